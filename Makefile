@@ -1,0 +1,66 @@
+# make demo   a camera, the depth node and a viewer: INPUT=folder|video|bag OUTPUT=dir MODEL=m VIEWER=rerun
+# make test   everything CI runs: lint, types, the colcon build, the tests
+# make setup  the virtual environment in .venv, which the others make for themselves
+# make lint, make build, make clean
+
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/.ready
+BUILD := .build
+
+# On a sourced ROS 2 installation the environment sees apt's packages and keeps to their numpy 1.
+ifdef ROS_DISTRO
+VENV_OPTIONS := --system-site-packages
+REQUIREMENTS := -r requirements-dev.txt
+PINS := sed -e '/^numpy==/d' -e '/^opencv-python==/d' constraints.txt && echo 'numpy<2'
+else
+REQUIREMENTS := -r requirements-dev.txt -r requirements-ros.txt
+PINS := cat constraints.txt
+endif
+
+.DELETE_ON_ERROR:
+.PHONY: setup demo test lint build clean
+
+setup: $(STAMP)
+
+# .venv/.unfinished stands for as long as the environment is not whole: a broken-off one is made afresh.
+$(STAMP): requirements.txt requirements-dev.txt requirements-ros.txt constraints.txt setup.py setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "Expected Python 3.10 to 3.13, got: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one, for example: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	@echo '[1/3] virtual environment in .venv'
+	@rm -f $@
+	@if [ -e .venv/.unfinished ] || [ ! -x $(PY) ]; then \
+	  mkdir -p .venv && touch .venv/.unfinished && \
+	  find .venv -mindepth 1 -maxdepth 1 ! -name .unfinished -exec rm -rf {} + && \
+	  $(PYTHON) -m venv $(VENV_OPTIONS) .venv; fi
+	@touch .venv/.unfinished
+	@echo '[2/3] packages: a few minutes the first time, most of it PyTorch'
+	@{ $(PINS); } > .venv/constraints.txt
+	@$(PY) -m pip install --disable-pip-version-check -c .venv/constraints.txt $(REQUIREMENTS)
+	@echo '[3/3] this package'
+	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@rm .venv/.unfinished
+	@touch $@
+
+demo: setup
+	@$(PY) -m smoothdino_ros.demo $(if $(INPUT),--input '$(INPUT)') $(if $(OUTPUT),--output '$(OUTPUT)') \
+	  $(if $(MODEL),--model '$(MODEL)') $(if $(VIEWER),--viewer '$(VIEWER)')
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+# A built tree is only worth testing whole: what an earlier build left is not in it.
+build: setup
+	rm -rf $(BUILD)/install
+	$(PY) -m colcon --log-base $(BUILD)/log build --paths . --build-base $(BUILD)/build --install-base $(BUILD)/install
+
+test: lint build
+	SMOOTHDINO_INSTALL=$(abspath $(BUILD)/install/smoothdino_ros) $(PY) -m pytest
+
+clean:
+	rm -rf $(BUILD) demo_output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

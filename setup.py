@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ament_python package: installed by colcon on a robot, by `pip install -e .` in a clone.
+
+pip puts `smoothdino` on the PATH of its environment. colcon keeps executables in
+lib/smoothdino_ros, as ROS 2 wants it: `ros2 run smoothdino_ros smoothdino`.
+"""
+
+from glob import glob
+
+from setuptools import setup
+
+PACKAGE = 'smoothdino_ros'
+
+setup(
+    name=PACKAGE,
+    version='0.1.0',
+    description='Steady metric depth from a camera: DINOv2 with a temporal adapter, in ROS 2',
+    license='Apache-2.0',
+    maintainer='smoothdino_ros maintainers',
+    maintainer_email='maintainers@users.noreply.github.com',
+    python_requires='>=3.10',
+    packages=['smoothdino_model', PACKAGE],
+    package_data={'smoothdino_model': ['assets/*/*']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
+        (f'share/{PACKAGE}', ['package.xml']),
+        (f'share/{PACKAGE}/launch', sorted(glob('launch/*.launch.py'))),
+        (f'share/{PACKAGE}/config', sorted(glob('config/*'))),
+    ],
+    install_requires=[
+        'numpy>=1.23',
+        'opencv-python>=4.8',
+        'rosbags>=0.10',
+        'safetensors>=0.4',
+        'setuptools',
+        'torch>=2.4',
+        'tqdm>=4.60',
+        'transformers>=4.48',
+    ],
+    extras_require={'viewer': ['rerun-sdk>=0.23']},
+    zip_safe=False,
+    entry_points={
+        'console_scripts': [
+            'smoothdino = smoothdino_model.cli:main',
+            'depth_node = smoothdino_ros.depth_node:main',
+            'sample_camera = smoothdino_ros.sample_camera:main',
+            'demo = smoothdino_ros.demo:main',
+        ],
+    },
+)
