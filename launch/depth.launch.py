@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The depth node: ros2 launch smoothdino_ros depth.launch.py image:=/camera/image_raw
+
+An argument left empty leaves the value to params_file, and without one to the node.
+"""
+
+import os
+from pathlib import Path, PurePosixPath
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+PROFILE = Path(__file__).resolve().parent.parent / 'config' / 'fastdds.xml'
+TRUE_OR_FALSE = ['', 'true', 'false']
+ARGUMENTS = (
+    DeclareLaunchArgument(
+        'image',
+        default_value='image',
+        description='Topic of the image (sensor_msgs/Image); with image_transport: compressed in '
+        'params_file, the topic to which /compressed is appended.',
+    ),
+    DeclareLaunchArgument(
+        'camera_info',
+        default_value='',
+        description='Topic of the camera_info; empty takes the one beside the image '
+        '(/camera/image_raw: /camera/camera_info).',
+    ),
+    DeclareLaunchArgument(
+        'model',
+        default_value='',
+        description='A Hugging Face id, a directory, or sample-room (bundled).',
+    ),
+    DeclareLaunchArgument(
+        'adapter',
+        default_value='',
+        description='Temporal adapter: a directory, a file, a published .pth, or none; '
+        'empty takes the one that lies with the model.',
+    ),
+    DeclareLaunchArgument(
+        'device', default_value='', description='auto, cpu, cuda, cuda:<index> or mps.'
+    ),
+    DeclareLaunchArgument(
+        'params_file',
+        default_value='',
+        description='A YAML file of parameters such as config/depth.yaml.',
+    ),
+    DeclareLaunchArgument(
+        'namespace', default_value='', description='Namespace of the node and its topics.'
+    ),
+    DeclareLaunchArgument(
+        'use_sim_time',
+        default_value='',
+        choices=TRUE_OR_FALSE,
+        description='Whether the node takes its time from /clock.',
+    ),
+    DeclareLaunchArgument(
+        'log_level',
+        default_value='info',
+        choices=['debug', 'info', 'warn', 'error', 'fatal'],
+        description="Least severity of the node's log.",
+    ),
+    DeclareLaunchArgument(
+        'autostart',
+        default_value='',
+        choices=TRUE_OR_FALSE,
+        description='Whether the node configures and activates itself.',
+    ),
+)
+
+
+def depth_node(context: LaunchContext) -> list[Node]:
+    given = {one.name: LaunchConfiguration(one.name).perform(context) for one in ARGUMENTS}
+    image = given['image']
+    info = given['camera_info'] or str(PurePosixPath(image).with_name('camera_info'))
+    values: dict[str, str | bool] = {
+        name: given[name] for name in ('model', 'adapter', 'device') if given[name]
+    }
+    for name in ('use_sim_time', 'autostart'):
+        if given[name]:
+            values[name] = given[name] == 'true'
+    # Whole images over Fast DDS, see the file; whoever has a profile already keeps it.
+    profile = {'FASTRTPS_DEFAULT_PROFILES_FILE': str(PROFILE)}
+    own_profile = {*profile, 'FASTDDS_DEFAULT_PROFILES_FILE'} & set(os.environ)
+    return [
+        Node(
+            package='smoothdino_ros',
+            executable='depth_node',
+            name='depth',
+            namespace=given['namespace'],
+            parameters=[one for one in (given['params_file'], values) if one],
+            remappings=[
+                ('image', image),
+                ('image/compressed', f'{image}/compressed'),
+                ('camera_info', info),
+            ],
+            ros_arguments=['--log-level', given['log_level']],
+            additional_env={} if own_profile else profile,
+            output='screen',
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=depth_node)])

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters of the node: one frozen dataclass that knows its descriptions and checks itself.
+
+They are declared without a type and without a range, because rclpy raises while *declaring* on an
+override of another type (`max_depth_m:=10`, an integer, is enough). The check comes in
+`on_configure`, where a wrong value can be reported in one sentence and corrected afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+IMAGE_TRANSPORTS = ('raw', 'compressed')
+DEPTH_ENCODINGS = ('32FC1', '16UC1')
+PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
+ENGINES = ('auto', 'torch')
+
+_LONGEST_16UC1_M = 65.535  # the last millimetre that 16 bits hold
+
+
+def _parameter(default: Any, description: str, *, live: bool = False) -> Any:
+    """A dataclass field; `live` ones may change while the node is configured."""
+    return field(default=default, metadata={'description': description, 'live': live})
+
+
+@dataclass(frozen=True)
+class NodeParameters:
+    """Checked values of every parameter. Raises ValueError, one sentence, on a wrong one."""
+
+    model: str = _parameter(
+        'facebook/dpt-dinov2-small-nyu',
+        'Depth model: a Hugging Face id, a directory, or sample-room (the bundled one).',
+    )
+    adapter: str = _parameter(
+        '',
+        'Temporal adapter: a directory, a file, a published .pth, or none; '
+        'empty takes the one that lies with the model.',
+    )
+    engine: str = _parameter('auto', 'What runs the network: auto or torch.')
+    device: str = _parameter(
+        'auto',
+        'Where the network runs: auto, cpu, cuda, cuda:<index> or mps; auto takes the best.',
+    )
+    precision: str = _parameter(
+        'auto', 'Arithmetic of the network: auto, fp32, bf16 or fp16; auto suits the device.'
+    )
+    input_height: int = _parameter(
+        0,
+        'Height in pixels at which the network sees the image: 0 (what the checkpoint asks for, '
+        "else the camera's own) or 14 to 4320.",
+    )
+    cameras: tuple[str, ...] = _parameter(
+        (),
+        'Names of the cameras, each a prefix of its topics (front/image, front/depth/image, ...); '
+        'empty means one camera without a prefix.',
+    )
+    image_transport: str = _parameter(
+        'raw', 'raw (Image on image) or compressed (CompressedImage on image/compressed).'
+    )
+    depth_encoding: str = _parameter(
+        '32FC1',
+        '32FC1 (metres; NaN invalid, -Inf too close, +Inf too far) or '
+        '16UC1 (millimetres, 0 for all of these).',
+        live=True,
+    )
+    min_depth_m: float = _parameter(
+        0.1, 'Depth in metres below which a pixel counts as too close: 0 or more.', live=True
+    )
+    max_depth_m: float = _parameter(
+        10.0,
+        'Depth in metres beyond which a pixel counts as too far: more than min_depth_m; '
+        'at most 65.535 with 16UC1.',
+        live=True,
+    )
+    max_rate_hz: float = _parameter(
+        0.0,
+        'Most frames per second taken from each camera: 0 (no limit) or more; '
+        'frames that come sooner are dropped.',
+        live=True,
+    )
+    temporal: bool = _parameter(
+        True, 'Whether the previous frames help (true) or each frame stands alone (false).'
+    )
+    max_gap_s: float = _parameter(
+        1.0,
+        'Longest time in seconds between two frames, as they arrive, over which the previous '
+        'ones are still of use: more than 0.',
+        live=True,
+    )
+    diagnostics_period_s: float = _parameter(
+        1.0, 'Seconds from one message on /diagnostics to the next: 0.1 to 60.', live=True
+    )
+    autostart: bool = _parameter(
+        True, 'Whether the node configures and activates itself when it starts.'
+    )
+
+    def __post_init__(self) -> None:
+        _check(self, 'model', bool(self.model.strip()), 'an id, a directory or sample-room')
+        _check(self, 'device', bool(self.device.strip()), 'auto, cpu, cuda, cuda:<index> or mps')
+        _check_choice(self, 'engine', ENGINES)
+        _check_choice(self, 'precision', PRECISIONS)
+        _check_choice(self, 'image_transport', IMAGE_TRANSPORTS)
+        _check_choice(self, 'depth_encoding', DEPTH_ENCODINGS)
+        height = self.input_height
+        _check(self, 'input_height', height == 0 or 14 <= height <= 4320, '0 or 14 to 4320')
+        names = self.cameras
+        _check(
+            self,
+            'cameras',
+            all(re.fullmatch(r'[A-Za-z][A-Za-z0-9_]*', name) for name in names)
+            and len(set(names)) == len(names),
+            'different names of letters, digits and underscores, each starting with a letter',
+        )
+        _check(self, 'min_depth_m', 0 <= self.min_depth_m < math.inf, '0 or more')
+        limit = _LONGEST_16UC1_M if self.depth_encoding == '16UC1' else math.inf
+        _check(
+            self,
+            'max_depth_m',
+            self.min_depth_m < self.max_depth_m <= limit and self.max_depth_m < math.inf,
+            f'more than min_depth_m ({self.min_depth_m:g})'
+            + (f' and at most {limit:g} with 16UC1' if limit < math.inf else ''),
+        )
+        _check(self, 'max_rate_hz', 0 <= self.max_rate_hz < math.inf, '0 (no limit) or more')
+        _check(self, 'max_gap_s', 0 < self.max_gap_s < math.inf, 'more than 0')
+        _check(self, 'diagnostics_period_s', 0.1 <= self.diagnostics_period_s <= 60, '0.1 to 60')
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """The prefix of the topics of each camera, by its name ('' where there is only one)."""
+        return {name: f'{name}/' for name in self.cameras} or {'': ''}
+
+
+def from_values(values: Mapping[str, object]) -> NodeParameters:
+    """The checked parameters; raises ValueError, one sentence, on a wrong type or range."""
+    return NodeParameters(**{f.name: _typed(f, values[f.name]) for f in fields(NodeParameters)})
+
+
+def declare(node: Node) -> None:
+    """Declare every parameter with its description, open to a value of any type."""
+    from rcl_interfaces.msg import ParameterDescriptor
+
+    for f in fields(NodeParameters):
+        default = list(f.default) if isinstance(f.default, tuple) else f.default
+        descriptor = ParameterDescriptor(
+            description=f.metadata['description'], dynamic_typing=True
+        )
+        node.declare_parameter(f.name, default, descriptor)
+
+
+def read(node: Node) -> NodeParameters:
+    """The present values, checked; raises ValueError, one sentence."""
+    return from_values({f.name: node.get_parameter(f.name).value for f in fields(NodeParameters)})
+
+
+def changed(current: NodeParameters, changes: Mapping[str, object]) -> NodeParameters:
+    """The parameters with some values replaced, while the node is configured.
+
+    Names that are not ours are ignored. Raises ValueError, one sentence, on a wrong value and on
+    one that is fixed while the node is configured.
+    """
+    ours = {f.name: f for f in fields(NodeParameters) if f.name in changes}
+    new = replace(current, **{name: _typed(f, changes[name]) for name, f in ours.items()})
+    for name, f in ours.items():
+        if not f.metadata['live'] and getattr(new, name) != getattr(current, name):
+            raise ValueError(
+                f'{name} is fixed while the node is configured: deactivate and clean up the node, '
+                f'set {name}, then configure it again.'
+            )
+    return new
+
+
+def _typed(f: Field[Any], value: object) -> Any:
+    """The value as the type of the field's default; an integer will do for a float."""
+    if isinstance(f.default, tuple):
+        if value is None:  # what a params file with an empty list leaves behind
+            return ()
+        if not isinstance(value, str | bytes) and isinstance(value, Iterable):
+            names = tuple(value)
+            if all(isinstance(name, str) for name in names):
+                return () if names == ('',) else names  # ['']: empty on a command line
+        raise _wrong(f.name, value, 'a list of names')
+    wanted = type(f.default)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not wanted:
+        words = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'a text'}
+        raise _wrong(f.name, value, words[wanted])
+    return value
+
+
+def _check(parameters: NodeParameters, name: str, holds: bool, expected: str) -> None:
+    if not holds:
+        raise _wrong(name, getattr(parameters, name), expected)
+
+
+def _check_choice(parameters: NodeParameters, name: str, choices: tuple[str, ...]) -> None:
+    words = ', '.join(choices[:-1]) + f' or {choices[-1]}'
+    _check(parameters, name, getattr(parameters, name) in choices, words)
+
+
+def _wrong(name: str, value: object, expected: str) -> ValueError:
+    shown = list(value) if isinstance(value, tuple) else value
+    return ValueError(f'Parameter {name}: expected {expected}, got {shown!r}.')

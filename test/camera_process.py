@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A camera in a process of its own: plays an array of frames, each after the answer to the last.
+
+Frame i of lap n has the stamp start + i * period: each lap repeats the stamps, like a looping bag.
+"""
+
+import argparse
+import sys
+import time
+
+import cv2
+import numpy as np
+import rclpy
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('frames', help='.npy of (N, H, W, 3) uint8 RGB')
+    parser.add_argument('--prefix', default='')
+    parser.add_argument('--start-ns', type=int, default=1_000_000_000)
+    parser.add_argument('--period-ns', type=int, default=33_333_333)
+    parser.add_argument('--laps', type=int, default=1)
+    parser.add_argument('--answer-within-s', type=float, default=5.0)
+    parser.add_argument('--compressed', action='store_true')
+    parser.add_argument('--garbage-before', type=int, default=-1, help='a frame of the first lap')
+    options = parser.parse_args(rclpy.utilities.remove_ros_args()[1:])
+    frames = np.load(options.frames)
+    rclpy.init()
+    node = rclpy.create_node('camera')
+    kind, topic = (CompressedImage, 'image/compressed') if options.compressed else (Image, 'image')
+    images = node.create_publisher(kind, options.prefix + topic, QoSProfile(depth=5))
+    infos = node.create_publisher(CameraInfo, options.prefix + 'camera_info', QoSProfile(depth=5))
+    answers = []
+    node.create_subscription(Image, options.prefix + 'depth/image', answers.append, 10)
+
+    def wait_for(condition, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not condition() and time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        return condition()
+
+    if not wait_for(
+        lambda: images.get_subscription_count() and infos.get_subscription_count(), 10.0
+    ):
+        print('nobody subscribes to the camera', file=sys.stderr)
+        return 1
+    time.sleep(0.3)  # the other side may learn of the match later than this one
+    for lap in range(options.laps):
+        for i, rgb in enumerate(frames):
+            if lap == 0 and i == options.garbage_before:
+                for message in garbage(kind):
+                    images.publish(message)
+                    time.sleep(0.05)
+            info = camera_info(rgb)
+            stamp_ns = options.start_ns + i * options.period_ns
+            info.header.stamp.sec, info.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+            infos.publish(info)
+            answers.clear()
+            images.publish(picture(kind, rgb, info.header))
+            wait_for(
+                lambda stamp=info.header.stamp: any(a.header.stamp == stamp for a in answers),
+                options.answer_within_s,
+            )
+    return 0
+
+
+def picture(kind, rgb: np.ndarray, header):
+    if kind is CompressedImage:
+        png = cv2.imencode('.png', rgb[..., ::-1])[1]
+        return CompressedImage(header=header, format='png', data=png.tobytes())
+    height, width = rgb.shape[:2]
+    padded = np.pad(rgb[..., ::-1].reshape(height, width * 3), ((0, 0), (0, 8)))
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding='bgr8',
+        step=width * 3 + 8,
+        data=padded.tobytes(),
+    )
+
+
+def camera_info(rgb: np.ndarray) -> CameraInfo:
+    height, width = rgb.shape[:2]
+    info = CameraInfo(height=height, width=width)
+    info.header.frame_id = 'camera_optical_frame'
+    info.k = [500.0, 0.0, width / 2, 0.0, 500.0, height / 2, 0.0, 0.0, 1.0]
+    info.p = [500.0, 0.0, width / 2, 0.0, 0.0, 500.0, height / 2, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return info
+
+
+def garbage(kind):
+    if kind is CompressedImage:
+        return [CompressedImage(format='jpeg', data=b'\xff\xd8\xff nothing'), CompressedImage()]
+    return [
+        Image(),
+        Image(height=480, width=640, encoding='rgb8', step=1920, data=b'short'),
+        Image(height=2, width=2, encoding='rgb8', step=1, data=b'abcd'),
+        Image(height=2**31, width=2**31, encoding='mono8', step=2**31, data=b'x'),
+        Image(height=2, width=2, encoding='no such encoding', step=6, data=bytes(12)),
+    ]
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker answers the latest message of each camera, and whatever happens it goes on."""
+
+import threading
+import time
+
+import pytest
+
+from smoothdino_ros.inference_worker import InferenceWorker
+
+
+class Answers:
+    """Stands for the pipeline and the publishers: each step waits for `let` to be called."""
+
+    def __init__(self, cameras=('front',), *, blocked: bool = False, **options) -> None:
+        self.batches: list[dict] = []
+        self.published: list[tuple] = []
+        self.reports: list[str] = []
+        self.entered = threading.Semaphore(0)
+        self._may_step = threading.Semaphore(0) if blocked else None
+        self.worker = InferenceWorker(
+            cameras,
+            read=self._read,
+            step=self._step,
+            publish=lambda camera, _, result: self.published.append((camera, result)),
+            report=self.reports.append,
+            **options,
+        )
+
+    def __enter__(self) -> 'Answers':
+        self.worker.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.let(1000)
+        self.worker.stop()
+
+    def let(self, steps: int = 1) -> None:
+        if self._may_step is not None:
+            self._may_step.release(steps)
+
+    def until(self, condition) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline, 'nothing happened'
+            time.sleep(0.002)
+
+    def offer(self, camera: str, message, stamp_ns: int) -> None:
+        self.worker.offer(camera, message, stamp_ns=stamp_ns)
+
+    def _read(self, _, waiting):
+        if waiting.message == 'broken':
+            raise ValueError('expected a picture, got a broken one')
+        return waiting
+
+    def _step(self, frames):
+        self.entered.release()
+        if self._may_step is not None:
+            self._may_step.acquire()
+        self.batches.append(frames)
+        if any(frame.message == 'too much' for frame in frames.values()):
+            raise MemoryError('out of memory')
+        return {camera: frame.message for camera, frame in frames.items()}
+
+
+def test_only_the_latest_message_is_answered_and_the_dropped_stamps_are_told():
+    with Answers(blocked=True) as answers:
+        answers.offer('front', 'a', 1)
+        answers.entered.acquire()
+        for stamp_ns, message in enumerate('bcd', start=2):
+            answers.offer('front', message, stamp_ns)
+        answers.let(2)
+        answers.until(lambda: len(answers.published) == 2)
+        assert answers.published == [('front', 'a'), ('front', 'd')]
+        assert answers.batches[1]['front'].skipped_ns == (2, 3)
+        counts = answers.worker.counts()['front']
+    assert (counts.received, counts.dropped, counts.answered) == (4, 2, 2)
+    assert len(counts.latencies_s) == 2
+
+
+def test_cameras_that_wait_at_the_same_moment_are_one_batch():
+    with Answers(['front', 'rear'], blocked=True) as answers:
+        answers.offer('front', 'a', 1)
+        answers.entered.acquire()
+        answers.offer('front', 'b', 2)
+        answers.offer('rear', 'c', 2)
+        answers.let(2)
+        answers.until(lambda: len(answers.published) == 3)
+    assert [sorted(batch) for batch in answers.batches] == [['front'], ['front', 'rear']]
+
+
+def test_a_message_that_cannot_be_read_leaves_the_others_alone():
+    with Answers(['front', 'rear'], blocked=True) as answers:
+        answers.offer('front', 'a', 1)
+        answers.entered.acquire()
+        answers.offer('front', 'dropped', 2)
+        answers.offer('front', 'broken', 3)
+        answers.offer('rear', 'b', 3)
+        answers.let(3)
+        answers.until(lambda: len(answers.published) == 2)
+        answers.offer('front', 'c', 4)
+        answers.until(lambda: len(answers.published) == 3)
+        counts = answers.worker.counts()
+    assert answers.published[1:] == [('rear', 'b'), ('front', 'c')]
+    assert counts['front'].rejected == 1
+    assert counts['front'].last_rejection == 'expected a picture, got a broken one'
+    assert counts['rear'].rejected == 0
+    assert answers.batches[-1]['front'].skipped_ns == (2,)  # a stamp of a broken one is no stamp
+
+
+def test_a_step_that_raises_drops_its_batch_and_the_next_is_answered():
+    with Answers() as answers:
+        answers.offer('front', 'too much', 1)
+        answers.until(lambda: answers.reports)
+        answers.offer('front', 'a', 2)
+        answers.until(lambda: answers.published)
+        counts = answers.worker.counts()['front']
+    assert answers.published == [('front', 'a')]
+    assert answers.batches[-1]['front'].skipped_ns == (1,)
+    assert (counts.failed, counts.answered) == (1, 1)
+    assert counts.last_failure == 'MemoryError: out of memory'
+
+
+def test_unwanted_messages_cost_no_step_and_bridge_no_gap():
+    with Answers() as answers:
+        answers.worker.offer('front', 'a', stamp_ns=1, wanted=False)
+        answers.offer('front', 'b', 2)
+        answers.until(lambda: answers.published)
+        counts = answers.worker.counts()['front']
+    assert answers.published == [('front', 'b')]
+    assert answers.batches[0]['front'].skipped_ns == ()
+    assert (counts.received, counts.unwanted, counts.dropped) == (2, 1, 0)
+
+
+@pytest.mark.parametrize(('rate_hz', 'most'), [(10.0, 6), (0.0, 20)])
+def test_the_rate_is_limited(rate_hz, most):
+    with Answers(max_rate_hz=rate_hz) as answers:
+        for i in range(20):
+            answers.offer('front', i, i)
+            time.sleep(0.02)
+        counts = answers.worker.counts()['front']
+        answers.until(lambda: len(answers.published) + counts.dropped >= 20)
+    assert 3 <= len(answers.published) <= most
+    assert counts.received == 20
+
+
+def test_actions_run_in_the_thread_before_the_next_batch():
+    ran: list[str] = []
+    with Answers(blocked=True) as answers:
+        answers.offer('front', 'a', 1)
+        answers.entered.acquire()
+        answers.worker.before_next_batch(lambda: ran.append(threading.current_thread().name))
+        answers.worker.before_next_batch(lambda: 1 / 0)
+        answers.offer('front', 'b', 2)
+        assert not ran
+        answers.let(1)
+        answers.entered.acquire()  # in the second step
+        assert ran == ['inference']
+        answers.let(1)
+        answers.until(lambda: len(answers.published) == 2)
+
+
+def test_stopping_joins_the_thread_in_mid_step_and_without_one():
+    before = threading.active_count()
+    with Answers() as answers:
+        answers.offer('front', 'a', 1)
+    assert threading.active_count() == before
+    Answers().worker.stop()  # never started

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch files, under the real launch, starting real processes."""
+
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('launch_ros', reason='launch_ros is not installed (it comes with apt)')
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+from launch import LaunchDescription
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
+from sensor_msgs.msg import Image
+
+ROOT = Path(__file__).parent.parent
+# What `ros2 launch FILE name:=value ...` does.
+LAUNCH = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+given = [tuple(one.split(':=', 1)) for one in sys.argv[2:]]
+source = PythonLaunchDescriptionSource(sys.argv[1])
+service = LaunchService()
+service.include_launch_description(
+    LaunchDescription([IncludeLaunchDescription(source, launch_arguments=given)])
+)
+sys.exit(service.run())
+"""
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory) -> Path:
+    """A prefix in which ROS 2 finds the package: colcon's, or one that starts this tree."""
+    if os.environ.get('SMOOTHDINO_INSTALL'):
+        return Path(os.environ['SMOOTHDINO_INSTALL'])
+    prefix = tmp_path_factory.mktemp('prefix')
+    marker = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages' / 'smoothdino_ros'
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+    for name in ('depth_node', 'sample_camera'):
+        executable = prefix / 'lib' / 'smoothdino_ros' / name
+        executable.parent.mkdir(parents=True, exist_ok=True)
+        executable.write_text(f'#!/bin/sh\nexec {sys.executable} -m smoothdino_ros.{name} "$@"\n')
+        executable.chmod(0o755)
+    return prefix
+
+
+@pytest.fixture
+def observer(monkeypatch, installed):
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(random.randint(1, 100)))
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(installed), prepend=os.pathsep)
+    modules = next(installed.glob('lib/python3*/site-packages'), ROOT)
+    monkeypatch.setenv('PYTHONPATH', str(modules), prepend=os.pathsep)
+    rclpy.init()
+    node = rclpy.create_node('observer')
+    yield node
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+class Launched:
+    """A launch in a process of its own; leaving the block ends it as Ctrl-C does."""
+
+    def __init__(self, log: Path, file: str, **arguments: object) -> None:
+        given = [f'{name}:={value}' for name, value in arguments.items()]
+        self.log = log
+        with log.open('w') as out:
+            self.process = subprocess.Popen(
+                [sys.executable, '-c', LAUNCH, str(ROOT / 'launch' / file), *given],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> 'Launched':
+        return self
+
+    def __exit__(self, *_) -> None:
+        os.killpg(self.process.pid, signal.SIGINT)  # a terminal sends it to all of them
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+def call(node, kind, name, request):
+    client = node.create_client(kind, name)
+    assert client.wait_for_service(30.0), name
+    future = client.call_async(request)
+    rclpy.spin_until_future_complete(node, future, timeout_sec=30.0)
+    return future.result()
+
+
+def wait_for(node, condition, timeout_s: float = 60.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        rclpy.spin_once(node, timeout_sec=0.1)
+    return bool(condition())
+
+
+@pytest.mark.parametrize('name', ['depth', 'demo'])
+def test_every_argument_is_described(name):
+    description = runpy.run_path(str(ROOT / 'launch' / f'{name}.launch.py'))
+    arguments = description['generate_launch_description']()
+    assert isinstance(arguments, LaunchDescription)
+    own = arguments.get_launch_arguments()
+    assert {'model', 'device'} <= {one.name for one in own}
+    for one in own:
+        assert '.' in one.description
+        assert len(one.description) > 20
+
+
+def test_depth_launch(observer, tiny_model_dir, tmp_path):
+    params_file = tmp_path / 'params.yaml'
+    params_file.write_text(
+        '/**:\n  ros__parameters:\n    model: somewhere/else\n    max_depth_m: 20\n'
+        '    device: cpu\n    autostart: true\n'
+    )
+    arguments = {
+        'image': '/camera/image_raw',
+        'model': tiny_model_dir,
+        'params_file': params_file,
+        'namespace': 'robot',
+        'use_sim_time': 'true',
+        'log_level': 'warn',
+    }
+    with Launched(tmp_path / 'log', 'depth.launch.py', **arguments) as launched:
+        state = call(observer, GetState, '/robot/depth/get_state', GetState.Request())
+        assert state.current_state.label == 'active', launched.log.read_text()
+        assert wait_for(observer, lambda: observer.count_subscribers('/camera/image_raw'))
+        assert wait_for(observer, lambda: observer.count_subscribers('/camera/camera_info'))
+        assert wait_for(observer, lambda: observer.count_publishers('/robot/depth/image'))
+        names = ['model', 'max_depth_m', 'device', 'use_sim_time']
+        request = GetParameters.Request(names=names)
+        got = call(observer, GetParameters, '/robot/depth/get_parameters', request).values
+        values = [parameter_value_to_python(one) for one in got]
+        assert values == [str(tiny_model_dir), 20, 'cpu', True]
+    assert launched.process.returncode == 0
+    said = launched.log.read_text()
+    assert 'process has finished cleanly' in said
+    assert 'failed to terminate' not in said
+    assert 'Traceback' not in said
+    assert 'Loaded' not in said  # that is of level info
+
+
+def test_without_autostart_it_waits(observer, tmp_path):
+    arguments = {'autostart': 'false', 'camera_info': '/elsewhere/info'}
+    with Launched(tmp_path / 'log', 'depth.launch.py', **arguments):
+        state = call(observer, GetState, '/depth/get_state', GetState.Request())
+        assert state.current_state.label == 'unconfigured'
+
+
+def test_demo_launch(observer, tiny_model_dir, tmp_path):
+    received: list[Image] = []
+    observer.create_subscription(Image, '/depth/image', received.append, 10)
+    arguments = {'model': tiny_model_dir, 'rate_hz': 2}
+    with Launched(tmp_path / 'log', 'demo.launch.py', **arguments) as launched:
+        assert wait_for(observer, lambda: len(received) >= 2), launched.log.read_text()
+    assert received[0].encoding == '32FC1'
+    assert launched.process.returncode == 0
