@@ -182,3 +182,12 @@ def _declared_size(data: bytes) -> tuple[int, int] | None:
             size = int.from_bytes(width, 'big'), int.from_bytes(height, 'big')
         at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
     return size
+
+
+def rgb_from_depth(depth_m: np.ndarray, *, near_m: float, far_m: float) -> np.ndarray:
+    """Colour depth (H, W): red at ``near_m``, blue at ``far_m``, black where it is unknown."""
+    known = np.isfinite(depth_m)
+    nearness = (far_m - np.where(known, depth_m, far_m)) / max(far_m - near_m, 1e-6)
+    levels = (np.clip(nearness, 0, 1) * 255).astype(np.uint8)
+    colors = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    return colors * known[..., None].astype(np.uint8)
