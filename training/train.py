@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train: ``python -m training.train fit --config training/configs/room_base.yaml``."""
+
+from __future__ import annotations
+
+from lightning.pytorch.cli import LightningCLI
+
+from training.data.stream import WindowData
+from training.module import DepthTraining
+
+
+def main() -> None:
+    LightningCLI(
+        DepthTraining,
+        WindowData,
+        seed_everything_default=0,
+        save_config_kwargs={'overwrite': True},
+    )
+
+
+if __name__ == '__main__':
+    main()
