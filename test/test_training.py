@@ -88,11 +88,11 @@ def test_held_out_blocks_of_nyu_keep_their_distance(nyu_root):
 
 
 def test_losses_by_hand():
-    truth_m = torch.full((1, 2, 4, 4), 2.0)
+    truth_m = torch.full((1, 2, 8, 8), 2.0)
     truth_m[0, 0, 0, 0] = math.nan
     depth_m = truth_m.nan_to_num(7.0) * torch.tensor([1.0, math.e]).view(1, 2, 1, 1)
     depth_m.requires_grad_()
-    expected = (2 * math.e - 2) ** 2 * 16 / 31
+    expected = (2 * math.e - 2) ** 2 * 64 / 127
     assert masked_mse(depth_m, truth_m).item() == pytest.approx(expected, rel=1e-5)
     assert scale_change(depth_m, truth_m).item() == pytest.approx(1.0, rel=1e-5)
     # Frame 0 is perfect; frame 1 is off by exactly one in the logarithm, and nothing else.

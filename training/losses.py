@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 _LEAST_DEPTH_M = 0.1  # a logarithm of less would drown all other pixels
@@ -15,8 +16,10 @@ def masked_mse(depth_m: Tensor, truth_m: Tensor) -> Tensor:
 
 
 def log_ratio(depth_m: Tensor, truth_m: Tensor) -> Tensor:
-    """log(depth / truth), NaN where the truth is invalid."""
-    return depth_m.clamp(min=_LEAST_DEPTH_M).log() - truth_m.log()
+    """log(depth / truth), NaN where the truth is invalid, without a gradient there."""
+    valid = truth_m.isfinite()
+    ratio = depth_m.clamp(min=_LEAST_DEPTH_M).log() - torch.where(valid, truth_m, 1).log()
+    return torch.where(valid, ratio, torch.nan)
 
 
 def scale_invariant_log(depth_m: Tensor, truth_m: Tensor, *, invariance: float = 0.5) -> Tensor:

@@ -50,7 +50,10 @@ class WindowStream(Dataset):
 
 
 class FromStep(Sampler[int]):
-    """Indices from ``first`` to ``last``: a resumed run goes on where the last one stopped."""
+    """Indices from ``first`` to ``last``: a resumed run goes on where the last one stopped.
+
+    Its length is that of the whole run: Lightning counts the batches before the interruption in.
+    """
 
     def __init__(self, first: int, last: int) -> None:
         self.first = first
@@ -60,7 +63,7 @@ class FromStep(Sampler[int]):
         return iter(range(self.first, self.last))
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return self.last
 
 
 class ValidationWindows(Dataset):
