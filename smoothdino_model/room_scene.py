@@ -42,7 +42,7 @@ class Scene:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.size = np.array([rng.uniform(3.2, 9), rng.uniform(3, 7), rng.uniform(2.4, 3.2)])
+        self.size = np.array([rng.uniform(3.2, 8), rng.uniform(3, 6), rng.uniform(2.4, 2.8)])
         self.corners: list[np.ndarray] = []  # (n, 4, 3): left top, left bottom, right bottom, ...
         self.surface: list[np.ndarray] = []  # (n, 18), see _surface
         self.quad_rows: list[np.ndarray] = []

@@ -55,13 +55,13 @@ class _Ride:
         view = self._reach(scene.clearance(1.0), 0.1)
         interest = np.pad(np.clip(view - 0.8, 0, 5) ** 1.5, 12, mode='wrap')
         density = np.mean([interest[k : k + 72] for k in range(7, 18)], axis=0)
-        density += 0.6 * density.mean() + 0.01  # the least interesting side is passed, not skipped
+        density += 0.3 * density.mean() + 0.01  # the least interesting side is passed, not skipped
         cumulated = np.concatenate([[0.0], np.cumsum(density)])
         self.warp = cumulated / cumulated[-1] * 2 * np.pi
         self.x, self.y, self.yaw, self.z, self.tilt, self.roll = (_Wander(rng) for _ in range(6))
         self.tremor = [_Wander(rng, 0.8, 4.0) for _ in range(6)]
         self.shake = rng.uniform(0.1, 1.0)
-        self.height, self.pitch = rng.uniform(0.85, 1.75), math.radians(rng.uniform(-27, 0))
+        self.height, self.pitch = rng.uniform(1.2, 1.6), math.radians(rng.uniform(-18, -3))
         self.turn, self.start = rng.uniform(0.8, 2.4), rng.uniform(0, 2 * np.pi)
         self.pace = self.spin = 1.0
         t = np.linspace(0, 60, 600)
@@ -92,7 +92,7 @@ class _Ride:
         bins = np.append(self.reach, self.reach[0])
         reach = np.interp(angle % (2 * np.pi), np.arange(73) * (2 * np.pi / 72), bins)
         far = 0.97 * reach * radius / np.sqrt(1 + radius**2)
-        z = np.clip(self.height + 0.15 * self.z(s), 0.6, 1.9)
+        z = np.clip(self.height + 0.06 * self.z(s), 0.6, 1.9)
         x, y = self.center[0] + far * np.cos(angle), self.center[1] + far * np.sin(angle)
         return np.stack([x, y, z], axis=-1)
 
@@ -108,7 +108,7 @@ class _Ride:
         jitter = np.array([w(t) for w in self.tremor]) * self.shake
         position = self._position(t) + 0.004 * jitter[:3]
         yaw = float(self._heading(t)) + 0.004 * jitter[3]
-        pitch = self.pitch + 0.14 * self.tilt(t * min(self.spin, 1.5)) + 0.004 * jitter[4]
+        pitch = self.pitch + 0.10 * self.tilt(t * min(self.spin, 1.5)) + 0.004 * jitter[4]
         roll = 0.03 * self.roll(t) + 0.004 * jitter[5]
         forward = np.array([math.cos(pitch) * math.cos(yaw), math.cos(pitch) * math.sin(yaw),
                             math.sin(pitch)])  # fmt: skip

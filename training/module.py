@@ -266,8 +266,37 @@ def _initialise(network: DPTForDepthEstimation) -> None:
     nn.init.normal_(last.weight, std=0.1)
     nn.init.constant_(cast(Tensor, last.bias), _MEAN_INDOOR_DEPTH_M)
     for name, parameter in network.named_parameters():
+        if name.endswith('patch_embeddings.projection.weight'):
+            parameter.copy_(_whitened_cosines(parameter.shape[0], parameter.shape[-1]))
         if name.endswith('position_embeddings'):
-            parameter[0, 1:] = _position_waves(parameter.shape[1] - 1, parameter.shape[2])
+            parameter[0, 1:] = 0.5 * _position_waves(parameter.shape[1] - 1, parameter.shape[2])
+
+
+def _whitened_cosines(filters: int, patch: int) -> Tensor:
+    """The lowest cosines of a patch (filters, 3, patch, patch), grey ones before coloured ones.
+
+    Pictures hold less of a frequency the higher it is, about as its inverse; the filters make up
+    for it, so that a token tells edges and textures from its first step on, not colour alone.
+    """
+    t = torch.arange(patch)
+    waves = torch.cos(math.pi * (t + 0.5) * t[:, None] / patch)  # DCT-II
+    waves = waves / waves.norm(dim=1, keepdim=True)
+    gray = torch.full((3,), 3**-0.5)
+    colors = torch.tensor([[0.0, 0.5, -0.5], [0.5, -0.5, 0.0]]) * 2**0.5
+    bank = [
+        (frequency * cost + extra, color, frequency, row, column)
+        for color, cost, extra in ((gray, 1, 0), (colors[0], 3, 2), (colors[1], 3, 2))
+        for row in range(patch)
+        for column in range(patch)
+        for frequency in (math.hypot(row, column),)
+    ]
+    bank.sort(key=lambda entry: entry[0])
+    return torch.stack(
+        [
+            color[:, None, None] * torch.outer(waves[row], waves[column]) * max(0.12, 0.35 * f)
+            for _, color, f, row, column in bank[:filters]
+        ]
+    )
 
 
 def _position_waves(positions: int, channels: int) -> Tensor:

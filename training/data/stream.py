@@ -50,20 +50,29 @@ class WindowStream(Dataset):
 
 
 class FromStep(Sampler[int]):
-    """Indices from ``first`` to ``last``: a resumed run goes on where the last one stopped.
+    """Indices from ``first`` to ``last``, batch by batch in turn to each of ``world`` processes.
 
-    Its length is that of the whole run: Lightning counts the batches before the interruption in.
+    A resumed run so goes on where the last one stopped. Its length is that of the whole run:
+    Lightning counts the batches before the interruption in.
     """
 
-    def __init__(self, first: int, last: int) -> None:
+    def __init__(
+        self, first: int, last: int, *, batch: int = 1, rank: int = 0, world: int = 1
+    ) -> None:
         self.first = first
         self.last = last
+        self.batch = batch
+        self.rank = rank
+        self.world = world
 
     def __iter__(self):
-        return iter(range(self.first, self.last))
+        for start in range(
+            self.first + self.rank * self.batch, self.last, self.world * self.batch
+        ):
+            yield from range(start, start + self.batch)
 
     def __len__(self) -> int:
-        return self.last
+        return self.last // self.world
 
 
 class ValidationWindows(Dataset):
@@ -136,12 +145,17 @@ class WindowData(lightning.LightningDataModule):
         trainer = self.trainer
         if trainer is None or trainer.max_steps < 1:
             raise ValueError('the stream is endless: expected trainer.max_steps of at least 1')
-        per_step = self.batch_size * trainer.accumulate_grad_batches
-        first = trainer.global_step * per_step
+        per_step = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
         return DataLoader(
             self.stream,
             batch_size=self.batch_size,
-            sampler=FromStep(first, trainer.max_steps * per_step),
+            sampler=FromStep(
+                trainer.global_step * per_step,
+                trainer.max_steps * per_step,
+                batch=self.batch_size,
+                rank=trainer.global_rank,
+                world=trainer.world_size,
+            ),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
