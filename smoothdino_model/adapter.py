@@ -54,10 +54,6 @@ class TemporalAdapter(nn.Module):
     The output is the current features plus what the layers say, so that before any training it
     equals the current features bit for bit. Only the *last* layer starts at zero (as in
     ControlNet, Zhang et al. 2023): with all layers zero no gradient would reach the weights.
-
-    Besides, each channel may keep a share of its previous value, zero at the start and in
-    proportion to the confidence: averaging over time is the first thing there is to learn, and
-    two convolutions would need long to find it.
     """
 
     def __init__(self, config: AdapterConfig) -> None:
@@ -72,8 +68,6 @@ class TemporalAdapter(nn.Module):
             )
             return
         seen = config.channels * (config.current + config.previous) + _MOTION_CHANNELS
-        if config.previous:
-            self.kept = nn.Parameter(torch.zeros(config.n_levels, config.channels))
         self.patches = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(seen, config.hidden, 3, padding=1),
@@ -138,14 +132,12 @@ class TemporalAdapter(nn.Module):
             if self.config.align:
                 previous = _moved(previous, grid, motion[:, :2])
             seen.append(functional.layer_norm(previous, shape))
-            kept = self.kept[level] * motion[:, None, 2:] * (previous - tokens)
         seen.append(motion[:, None].expand(-1, tokens.shape[1], -1))
         stacked = torch.cat(seen, dim=-1)  # (B, 1 + N, S)
         class_delta = self.class_token[level](stacked[:, :1])
         patches = stacked[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))  # (B, S, h, w)
         patch_delta = self.patches[level](patches).flatten(2).transpose(1, 2)
-        delta = torch.cat((class_delta, patch_delta), dim=1)
-        return delta + kept if self.config.previous else delta
+        return torch.cat((class_delta, patch_delta), dim=1)
 
 
 def _moved(tokens: Tensor, grid: tuple[int, int], shift_patches: Tensor) -> Tensor:
