@@ -65,7 +65,7 @@ test: lint build
 clean:
 	rm -rf $(BUILD) demo_output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-# The bundled model, trained anew in runs/: about an hour on a desktop's CPU, resumed where it was broken off.
+# The bundled model, trained anew in runs/, resumed where it was broken off: an hour of a desktop CPU.
 sample-room: setup
 	$(PY) -m training.train fit --config training/configs/room_1_coarse.yaml --ckpt_path last
 	$(PY) -m training.train fit --config training/configs/room_2_base.yaml --ckpt_path last
