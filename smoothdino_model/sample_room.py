@@ -18,6 +18,8 @@ from smoothdino_model.recordings import Frame, Intrinsics
 from smoothdino_model.room_scene import GRID_M, VOXELS, Scene, cross, light_volume
 from smoothdino_model.room_textures import LEVEL_Y, LEVELS, PAD, TEXELS, make_atlas
 
+# Focal length over image width of NYUv2: 518.86 px at 640. Models know this camera best.
+NYU_FOCAL = 518.86 / 640
 CLEARANCE_M = 0.45  # of the camera from everything
 LEVEL_TOP = (LEVEL_Y[:-1] + PAD - 0.5).astype(np.float32)
 
@@ -167,7 +169,7 @@ class SampleRoom:
                 break
         self._scene, self._ride = scene, _Ride(rng, scene)
         self._atlas = make_atlas([self.seed, 99], scene.textures)
-        random_focal = 518.86 / 640 * width * math.exp(rng.uniform(math.log(0.7), math.log(1.5)))
+        random_focal = NYU_FOCAL * width * math.exp(rng.uniform(math.log(0.7), math.log(1.5)))
         focal = float(focal_px) if focal_px is not None else random_focal
         self.intrinsics = Intrinsics(
             focal, focal, (width - 1) / 2, (height - 1) / 2, int(width), int(height)

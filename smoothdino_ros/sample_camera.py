@@ -22,10 +22,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from smoothdino_model.recordings import Frame, Intrinsics, open_recording
-from smoothdino_model.sample_room import SampleRoom
+from smoothdino_model.sample_room import NYU_FOCAL, SampleRoom
 from smoothdino_ros.conversions import depth_message, rgb_message
 
-NYU_FOCAL = 518.86 / 640  # focal length over width of NYUv2, which models know best
 PARAMETERS: dict[str, tuple[Any, str]] = {
     'input': ('', 'Recording to play: a folder of images, a video or a bag; empty plays a room.'),
     'topic': ('', 'Image topic of a bag; empty takes the only one with colours.'),

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from smoothdino_model.sample_room import NYU_FOCAL
+
 # Focal length over image width that metric depth is learnt at: that of NYUv2, 518.86 px at 640.
 # Depth of a camera with another focal length is scaled by the ratio (Yin et al. 2023, Metric3D).
-TRAINED_FOCAL = 518.86 / 640
+TRAINED_FOCAL = NYU_FOCAL
 
 
 @dataclass(frozen=True, eq=False)
