@@ -64,7 +64,7 @@ def test_a_crop_lengthens_the_focal_length_and_so_shortens_the_trained_depth():
 
 def test_a_room_seen_with_a_longer_lens_is_trained_as_a_nearer_one():
     focal_px = TRAINED_FOCAL * 70
-    near = stream().rooms.window(np.random.default_rng(0), 1, 1, index=0)
+    near = stream().rooms.window(np.random.default_rng(0), 1, index=0)
     scaled = near.at_trained_focal()
     np.testing.assert_allclose(
         scaled.depth_m * near.focal, near.depth_m * TRAINED_FOCAL, rtol=1e-5

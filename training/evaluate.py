@@ -117,7 +117,7 @@ def _room_clips(n: int, frames: int, stride: int, size: tuple[int, int]) -> Iter
 def _room_mean_map(size: tuple[int, int]) -> np.ndarray:
     rooms = RoomWindows(height=size[0], width=size[1])
     rng = np.random.default_rng(0)
-    drawn = (rooms.window(rng, 1, 1, index=i) for i in range(_MEAN_MAP_FRAMES))
+    drawn = (rooms.window(rng, 1, index=i) for i in range(_MEAN_MAP_FRAMES))
     return np.mean([window.at_trained_focal().depth_m[0] for window in drawn], axis=0)
 
 

@@ -34,16 +34,16 @@ class WindowStream(Dataset):
         self.window = window
         self.strides = strides
         self.room_share = room_share
-        self.rooms = RoomWindows(height=size[0], width=size[1])
+        self.rooms = RoomWindows(height=size[0], width=size[1], strides=strides)
         self.nyu = NyuWindows(nyu_root, part='train') if room_share < 1 else None
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
-        stride = int(rng.integers(self.strides[0], self.strides[1] + 1))
         if self.nyu is None or rng.random() < self.room_share:
-            window = self.rooms.window(rng, self.window, stride, index=index)
+            window = self.rooms.window(rng, self.window, index=index)
             window = augmented(window, rng, least_crop=0.85)
         else:
+            stride = int(rng.integers(self.strides[0], self.strides[1] + 1))
             window = augmented(self.nyu.window(rng, self.window, stride), rng)
         window = window.resized(*self.size).at_trained_focal()
         return {'rgb': torch.from_numpy(window.rgb), 'depth_m': torch.from_numpy(window.depth_m)}
