@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from smoothdino_model.images import rgb_from_compressed
+from smoothdino_model.images import rgb_from_file
 
 _log = logging.getLogger(__name__)
 
@@ -84,10 +84,13 @@ class Recording(ABC):
         self.close()
 
 
-def open_recording(path: str | Path, *, topic: str | None = None) -> Recording:
+def open_recording(
+    path: str | Path, *, topic: str | None = None, info_topic: str | None = None
+) -> Recording:
     """Open a folder of images, a video file or a rosbag (a ROS 2 directory or a single file).
 
     topic names the images in a bag; it may be left out where there is only one with colours.
+    info_topic names their camera_info, by default the one beside them.
     Raises RecordingError, in words, for anything else.
     """
     path = Path(path)
@@ -98,9 +101,11 @@ def open_recording(path: str | Path, *, topic: str | None = None) -> Recording:
     if is_bag:
         from smoothdino_model.bags import BagRecording  # rosbags is loaded for bags only
 
-        return BagRecording(path, topic)
-    if topic is not None:
-        raise RecordingError(f'expected a rosbag to read the topic {topic} from, got {path}')
+        return BagRecording(path, topic, info_topic)
+    if topic or info_topic:
+        raise RecordingError(
+            f'expected a rosbag to read the topic {topic or info_topic} from, got {path}'
+        )
     if path.is_dir():
         return FolderRecording(path)
     if suffix in VIDEOS:
@@ -145,7 +150,7 @@ class FolderRecording(Recording):
         unique = UniqueNames()
         for i, path in enumerate(self._pictures):
             try:
-                rgb = rgb_from_compressed(path.read_bytes())
+                rgb = rgb_from_file(path.read_bytes())
                 is_jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
                 depth_path = self._depth_of.get(path.stem) if is_jpeg else None
                 depth_m = _read_depth_m(depth_path, rgb.shape[:2]) if depth_path else None

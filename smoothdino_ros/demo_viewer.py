@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from smoothdino_model.images import rgb_from_depth
+from smoothdino_model.whole_files import written_whole
 from smoothdino_ros.demo import NO_DEPTH
 
 PATIENCE_S = 90.0  # for the next depth image, the first included
@@ -102,12 +103,8 @@ def _watch(frames: int, show_stream: Any) -> list[Answer]:
     from rclpy.qos import QoSProfile
     from sensor_msgs.msg import Image
 
-    from smoothdino_model.images import depth_m_from_bytes, rgb_from_bytes
+    from smoothdino_model.images import depth_m_from_bytes, image_fields, rgb_from_bytes
     from smoothdino_ros.conversions import stamp_ns
-
-    def fields(message: Image) -> dict[str, Any]:
-        names = ('data', 'encoding', 'height', 'width', 'step', 'is_bigendian')
-        return {name: getattr(message, name) for name in names}
 
     waiting: dict[str, dict[int, np.ndarray]] = {'rgb': {}, 'truth': {}}
     answers: list[Answer] = []
@@ -119,10 +116,10 @@ def _watch(frames: int, show_stream: Any) -> list[Answer]:
             del waiting[kind][next(iter(waiting[kind]))]
 
     def on_image(message: Image) -> None:
-        keep('rgb', stamp_ns(message.header), rgb_from_bytes(**fields(message)))
+        keep('rgb', stamp_ns(message.header), rgb_from_bytes(**image_fields(message)))
 
     def on_truth(message: Image) -> None:
-        keep('truth', stamp_ns(message.header), depth_m_from_bytes(**fields(message)))
+        keep('truth', stamp_ns(message.header), depth_m_from_bytes(**image_fields(message)))
 
     def on_depth(message: Image) -> None:
         received_ns = node.get_clock().now().nanoseconds
@@ -131,7 +128,7 @@ def _watch(frames: int, show_stream: Any) -> list[Answer]:
         if rgb is None:  # of a frame before this process listened
             return
         answers.append(
-            Answer(stamp, rgb, depth_m_from_bytes(**fields(message)), truth_m, received_ns)
+            Answer(stamp, rgb, depth_m_from_bytes(**image_fields(message)), truth_m, received_ns)
         )
         if show_stream is not None:
             show_stream(answers[-1])
@@ -243,7 +240,7 @@ def _table(ways: dict[str, list[np.ndarray]], truths_m: Sequence[np.ndarray]) ->
 
 
 def _strip(answers: Sequence[Answer]) -> np.ndarray:
-    """(rows, columns, 3) RGB: a row per moment, RGB | depth | truth, near red and far blue."""
+    """(rows, columns, 3) RGB: a row per moment, RGB | depth | truth, yellow is near."""
     rows = []
     for answer in (answers[int(moment * len(answers))] for moment in STRIP_MOMENTS):
         height, width = answer.rgb.shape[:2]
@@ -260,10 +257,8 @@ def _strip(answers: Sequence[Answer]) -> np.ndarray:
 
 
 def _write_png(path: Path, rgb: np.ndarray) -> None:
-    """Under its name only when whole."""
-    unfinished = path.with_suffix('.part')
-    unfinished.write_bytes(cv2.imencode('.png', rgb[..., ::-1])[1].tobytes())
-    os.replace(unfinished, path)
+    with written_whole(path) as place:
+        place.write_bytes(cv2.imencode('.png', rgb[..., ::-1])[1].tobytes())
 
 
 def _rerun(output: Path) -> Any:

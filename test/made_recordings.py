@@ -45,9 +45,19 @@ def write_video(path, frames, codec='MJPG', rate_hz=25.0):
 
 
 def write_bag(
-    path, frames, storage='mcap', *, topics=('/cam/image_raw',), stamp=True, encoding='rgb8'
+    path,
+    frames,
+    storage='mcap',
+    *,
+    topics=('/cam/image_raw',),
+    stamp=True,
+    encoding='rgb8',
+    broken=(),
 ):
-    """A bag of the frames on every topic; '/compressed' at the end of one makes it JPEG."""
+    """A bag of the frames on every topic; '/compressed' at the end of one makes it JPEG.
+
+    broken are the places of the JPEGs to cut short.
+    """
     ros1 = storage == 'ros1'
     store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
     types = store.types
@@ -78,6 +88,7 @@ def write_bag(
                     message = camera_info(types, header(stamp_ns), height, width, ros1)
                 elif kinds[topic] == 'CompressedImage':
                     jpeg = cv2.imencode('.jpg', rgb[..., ::-1])[1].ravel()
+                    jpeg = jpeg[: len(jpeg) // 2] if i in broken else jpeg
                     message = types[connection.msgtype](header(stamp_ns), 'jpeg', jpeg)
                 elif encoding == '32FC1':
                     data = np.ones((height, width), np.float32).view(np.uint8).ravel()

@@ -19,6 +19,7 @@ from made_recordings import (
     write_folder,
     write_video,
 )
+from rosbags.rosbag2 import Writer
 
 from smoothdino_model.recordings import Intrinsics, RecordingError, open_recording
 
@@ -225,8 +226,52 @@ def test_a_video_cut_short_gives_its_whole_frames_and_a_warning(tmp_path, caplog
     assert f'gave {len(frames)} of its 16 frames: cut short' in caplog.text
 
 
+@pytest.mark.parametrize('cut_at', [0.5, 0.8, 0.999])
+def test_an_mcap_cut_short_gives_its_whole_frames_and_a_warning(cut_at, tmp_path, caplog):
+    path = write_bag(tmp_path / 'bag', pictures(12, height=240, width=320))
+    with open_recording(path) as recording:
+        whole = list(recording)
+    file = path / 'bag.mcap'
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * cut_at)])
+    for given in (path, file):
+        with caplog.at_level(logging.WARNING), open_recording(given) as recording:
+            frames = list(recording)
+            assert len(recording) == len(frames)
+        assert 12 * cut_at - 6 < len(frames) <= 12 * cut_at + 1  # a chunk holds five
+        assert [f.stamp_ns for f in frames] == [f.stamp_ns for f in whole[: len(frames)]]
+        assert [place_of(f.rgb) for f in frames] == list(range(len(frames)))
+        assert all(f.intrinsics == whole[0].intrinsics for f in frames)
+        assert f'{file} is cut short' in caplog.text
+        caplog.clear()
+
+
+def test_topics_that_cross_in_an_mcap_cut_short_are_put_in_order(tmp_path, monkeypatch):
+    written: list[tuple[int, str]] = []
+    write = Writer.write
+
+    def out_of_step(writer, connection, timestamp, data):
+        at_ns = timestamp - (PERIOD_NS // 2 if connection.topic == '/cam/camera_info' else 0)
+        written.append((at_ns, connection.topic))
+        write(writer, connection, at_ns, data)
+
+    monkeypatch.setattr(Writer, 'write', out_of_step)
+    path = write_bag(
+        tmp_path / 'bag', pictures(4), topics=('/cam/image_raw', '/cam/left/image_raw')
+    )
+    assert written != sorted(written)
+    file = path / 'bag.mcap'
+    file.write_bytes(file.read_bytes()[:-1])
+    topics = {'topic': '/cam/image_raw', 'info_topic': '/cam/camera_info'}
+    with open_recording(path, **topics) as recording:
+        received = list(recording.messages())
+        assert [place_of(frame.rgb) for frame in recording] == [0, 1, 2, 3]
+    assert [(one.received_ns, one.topic) for one in received] == sorted(
+        one for one in written if 'left' not in one[1]
+    )
+
+
 @pytest.mark.parametrize('storage', BAGS)
-def test_a_bag_cut_short_is_refused_in_words(storage, tmp_path):
+def test_a_bag_without_a_whole_frame_is_refused_in_words(storage, tmp_path):
     path = write_bag(tmp_path / BAG_NAMES[storage], pictures(40), storage)
     file = path if path.is_file() else next(p for p in path.iterdir() if p.suffix != '.yaml')
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bag of pictures made into a bag of depth: what ``smoothdino bag`` does."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import StoragePlugin, Writer
+from tqdm import tqdm
+
+from smoothdino_model.bags import CAMERA_INFO, IMAGE, TYPES, BagRecording, Received
+from smoothdino_model.camera_info import (
+    depth_camera_info,
+    intrinsics_of,
+    is_distorted,
+    is_rectified,
+)
+from smoothdino_model.images import depth_bytes
+from smoothdino_model.pipeline import CameraFrame, DepthPipeline
+from smoothdino_model.recordings import BAGS, RecordingError
+from smoothdino_model.whole_files import written_whole
+
+_log = logging.getLogger(__name__)
+
+DEPTH, DEPTH_INFO = '/depth/image', '/depth/camera_info'
+# The last version that Humble's rosbag2 reads; Jazzy's reads it as well.
+_VERSION: Literal[8] = 8
+
+
+@dataclass
+class Account:
+    """What became of a bag: frames written, resets after the first, and in words what was lost."""
+
+    frames: int = 0
+    resets: int = 0
+    lost: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DepthFormat:
+    """How depth is written: see images.depth_bytes. Raises ValueError on a wrong combination."""
+
+    encoding: str = '32FC1'
+    min_depth_m: float = 0.1
+    max_depth_m: float = 10.0
+
+    def __post_init__(self) -> None:
+        most = 65.535 if self.encoding == '16UC1' else np.finfo(np.float32).max
+        if not 0 <= self.min_depth_m < self.max_depth_m <= most:
+            raise ValueError(
+                f'expected 0 <= min depth < max depth <= {most:g} m with {self.encoding}, got '
+                f'{self.min_depth_m:g} and {self.max_depth_m:g}'
+            )
+
+
+def write_depth_bag(
+    recording: BagRecording,
+    path: Path,
+    pipeline: DepthPipeline,
+    *,
+    storage: str,
+    depth_format: DepthFormat,
+    focal_correction: bool = True,
+    keep_input: bool = False,
+    custom_data: Mapping[str, str] | None = None,
+) -> Account:
+    """Write a ROS 2 bag with the depth of every frame, and give an account of it.
+
+    Depth and its camera_info have the header of their frame and the time at which it was
+    received. What is damaged is left out and told of in the account and in the bag's metadata: a
+    frame that can't be decoded alone, a bag that breaks off from there on.
+
+    storage is 'mcap' or 'sqlite3'; focal_correction scales depth by the focal length that
+    camera_info tells; keep_input also copies the images and their camera_info; custom_data goes
+    into the bag's metadata. The bag appears at the path only when whole. Raises FileExistsError
+    where something is already, RecordingError where no frame can be read.
+    """
+    check_output(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    account = Account(lost=[recording.cut] if recording.cut else [])
+    connections: dict[str, Connection] = {}
+
+    def write(topic: str, message: Any, received_ns: int) -> None:
+        kind = message.__msgtype__
+        if topic not in connections:
+            connections[topic] = bag.add_connection(topic, kind, typestore=TYPES)
+        bag.write(connections[topic], received_ns, TYPES.serialize_cdr(message, kind))
+
+    try:
+        with (
+            written_whole(path) as place,
+            Writer(place, version=_VERSION, storage_plugin=StoragePlugin[storage.upper()]) as bag,
+            # disable=None: no bar where stderr is not a terminal
+            tqdm(total=len(recording) or None, unit='frame', disable=None) as bar,
+        ):
+            for received, info, depth_m in _answered(
+                recording, pipeline, account, focal_correction=focal_correction
+            ):
+                if keep_input:
+                    write(received.topic, received.message, received.received_ns)
+                if info is not None:
+                    write(DEPTH_INFO, info, received.received_ns)
+                if depth_m is not None:
+                    depth = _message(depth_m, received.message.header, depth_format)
+                    write(DEPTH, depth, received.received_ns)
+                bar.update(received.msgtype != CAMERA_INFO)
+            if not account.frames:
+                why = account.lost[-1] if account.lost else 'there is none on its topic'
+                raise RecordingError(f'no frame could be read: {why}')
+            bag.set_custom_data('smoothdino_frames', str(account.frames))
+            bag.set_custom_data('smoothdino_lost', '; '.join(account.lost) or 'nothing')
+            for key, text in (custom_data or {}).items():
+                bag.set_custom_data(key, text)
+    except sqlite3.Error as error:  # those of reading are RecordingErrors
+        raise OSError(f'{path} cannot be written: {error}') from None
+    return account
+
+
+def check_output(path: Path) -> None:
+    """Raise FileExistsError or ValueError where no bag can be written."""
+    if path.exists():
+        raise FileExistsError(f'{path} exists already: name another output, or remove it first')
+    if path.suffix in BAGS:  # a folder so called is taken for the file of a bag
+        raise ValueError(
+            f'expected a folder for the bag whose name does not end in {path.suffix}, got {path}'
+        )
+
+
+def _answered(
+    recording: BagRecording, pipeline: DepthPipeline, account: Account, *, focal_correction: bool
+) -> Iterator[tuple[Received, Any, np.ndarray | None]]:
+    """Every message; with one of an image that can be read, the depth's camera_info and depth."""
+    info = recording.first_info()
+    said: set[str] = set()
+
+    def warn_once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            _log.warning('%s', text)
+
+    if info is None:
+        warn_once('no camera_info: depth is not scaled by the focal length')
+    for received in _up_to_damage(recording, account):
+        if received.msgtype == CAMERA_INFO:
+            info = received.message
+            yield received, None, None
+            continue
+        try:
+            rgb = received.rgb()
+        except RecordingError as error:
+            account.lost.append(str(error))
+            yield received, None, None
+            continue
+        header, (height, width) = received.message.header, rgb.shape[:2]
+        own, focal = None, None
+        if info is not None:
+            own = depth_camera_info(info, header, height=height, width=width)
+            rectified = is_rectified(received.topic)
+            if is_distorted(own) and not rectified:
+                warn_once(f'{received.topic} is not rectified: depth is off towards the edges')
+            try:
+                pinhole = intrinsics_of(own, height=height, width=width, rectified=rectified)
+                focal = pinhole.fx_px / pinhole.width if focal_correction else None
+            except ValueError as error:
+                warn_once(f'depth is not scaled by the focal length: {error}')
+        frame = CameraFrame(rgb, received.stamp_ns, header.frame_id, focal=focal)
+        result = pipeline.step({'': frame})['']
+        # The first frame always starts afresh: it is no reset of what was there.
+        account.resets += account.frames > 0 and result.reset is not None
+        account.frames += 1
+        yield received, own, result.depth_m
+
+
+def _up_to_damage(recording: BagRecording, account: Account) -> Iterator[Received]:
+    try:
+        yield from recording.messages()
+    except RecordingError as error:
+        account.lost.append(f'{error}; what comes after it is lost')
+
+
+def _message(depth_m: np.ndarray, header: Any, depth_format: DepthFormat) -> Any:
+    data = depth_bytes(depth_m, **vars(depth_format))
+    height, width = depth_m.shape
+    return TYPES.types[IMAGE](
+        header=header,
+        height=height,
+        width=width,
+        encoding=depth_format.encoding,
+        is_bigendian=sys.byteorder == 'big',
+        step=len(data) // height,
+        data=np.frombuffer(data, np.uint8),
+    )
