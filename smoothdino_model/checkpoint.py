@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -33,7 +32,9 @@ from transformers.utils import logging as transformers_logging
 
 from smoothdino_model.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.backbone import IMAGENET_MEAN, IMAGENET_STD, DepthBackbone
+from smoothdino_model.focal import trained_camera
 from smoothdino_model.model import SmoothDino
+from smoothdino_model.whole_files import written_whole
 
 DEFAULT_MODEL = 'facebook/dpt-dinov2-small-nyu'
 BUNDLED_MODELS = {'sample-room': Path(__file__).parent / 'assets' / 'sample_room'}
@@ -91,6 +92,7 @@ def save_model(
     directory.mkdir(parents=True, exist_ok=True)
     network = model.backbone.network
     weights = {name: _stored(value, dtype) for name, value in network.state_dict().items()}
+    network.config.trained_camera = asdict(model.backbone.trained_camera)
     with _transformers_quiet():
         network.save_pretrained(directory, state_dict=weights)
     preprocessor = {
@@ -117,9 +119,8 @@ def save_adapter(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: _stored(value, dtype) for name, value in adapter.state_dict().items()}
-    partial = directory / f'.{ADAPTER_WEIGHTS}.partial'
-    save_file(weights, partial)
-    os.replace(partial, directory / ADAPTER_WEIGHTS)
+    with written_whole(directory / ADAPTER_WEIGHTS) as place:
+        save_file(weights, place)
     _write_json(directory / ADAPTER_CONFIG, asdict(adapter.config))
 
 
@@ -228,7 +229,11 @@ def _load_backbone(directory: Path, name: str, input_height: int) -> DepthBackbo
     mean, std, asked_height = _preprocessing(directory)
     try:
         return DepthBackbone(
-            network, input_height=input_height or asked_height, mean=mean, std=std
+            network,
+            input_height=input_height or asked_height,
+            mean=mean,
+            std=std,
+            trained_camera=trained_camera(name, getattr(config, 'trained_camera', None)),
         )
     except ValueError as error:
         raise CheckpointError(f'{name} cannot be used: {error}') from error
@@ -381,9 +386,8 @@ def _read_json(path: Path) -> dict:
 
 
 def _write_json(path: Path, settings: dict) -> None:
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_text(json.dumps(settings, indent=2) + '\n', encoding='utf-8')
-    os.replace(partial, path)
+    with written_whole(path) as place:
+        place.write_text(json.dumps(settings, indent=2) + '\n', encoding='utf-8')
 
 
 def _first_line(error: BaseException) -> str:
