@@ -1,30 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows of consecutive frames with depth, at the size and focal length a model is trained at."""
+"""Clips on disk: folders of numbered pictures with depth, and windows of frames read from them.
+
+A clip is a folder with pictures ``<i>.jpg`` (or ``<i>_rgb.png``, where they are PNG) and the depth
+of each in ``<i>.png``: one channel, of the picture's size, 16 bit in millimetres or 8 bit as in
+NYUv2 (255 is 10 m), 0 where it is unknown. Numbers count frames: where one is missing, time is.
+``clip.json`` may lie beside them: ``{"intrinsics": {"fx_px", "fy_px", "cx_px", "cy_px", "width",
+"height"}, "stamps_ns": {"<i>": ns}}``; without intrinsics the camera is taken for NYUv2's.
+``nyu2_train/`` of NYUv2 as Kaggle distributes it is a root of such clips.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from smoothdino_model.focal import NYU
 from smoothdino_model.sample_room import NYU_FOCAL
 
-# Focal length over image width that metric depth is learnt at: that of NYUv2, 518.86 px at 640.
-# Depth of a camera with another focal length is scaled by the ratio (Yin et al. 2023, Metric3D).
+_log = logging.getLogger(__name__)
+
+# Focal length over the width of a 4:3 picture that metric depth is learnt at: that of NYUv2.
 TRAINED_FOCAL = NYU_FOCAL
+NYU_MAX_DEPTH_M = 10.0  # what 255 means in 8-bit depth
+
+_PICTURE = re.compile(r'(\d+)(\.jpe?g|_rgb\.png)', re.IGNORECASE)
+_DEPTH = re.compile(r'(\d+)\.png', re.IGNORECASE)
+
+_JPEG, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
+_PNG, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
 
 @dataclass(frozen=True, eq=False)
 class Window:
     """T consecutive frames: RGB uint8 (T, H, W, 3), depth (T, H, W) in metres, NaN = invalid.
 
-    ``focal`` is the focal length over the image width.
+    ``focal`` is the focal length over the image width. Poses (T, 4, 4) in metres and stamps, one
+    per frame, are None where they are not known.
     """
 
     rgb: np.ndarray
     depth_m: np.ndarray
     focal: float
+    world_from_camera: np.ndarray | None = None
+    stamps_ns: tuple[int, ...] | None = None
 
     def resized(self, height: int, width: int) -> Window:
         if self.rgb.shape[1:3] == (height, width):
@@ -36,33 +64,183 @@ class Window:
 
         # Depth is not averaged: between near and far lies nothing.
         rgb = scaled(self.rgb, cv2.INTER_AREA)
-        return Window(rgb, scaled(self.depth_m, cv2.INTER_NEAREST), self.focal)
+        depth_m = scaled(self.depth_m, cv2.INTER_NEAREST)
+        return Window(rgb, depth_m, self.focal, self.world_from_camera, self.stamps_ns)
 
     def at_trained_focal(self) -> Window:
-        """Scale depth to what a camera of the trained focal length would need to see the same."""
-        return Window(self.rgb, self.depth_m * (TRAINED_FOCAL / self.focal), TRAINED_FOCAL)
+        """Scale depth to what a camera of the trained focal length would need to see the same.
+
+        Space is stretched along the optical axis by that, so the poses do not fit any more.
+        """
+        height, width = self.rgb.shape[1:3]
+        scale = NYU.scale(self.focal, height=height, width=width)
+        if math.isclose(scale, 1):
+            return self
+        depth_m = self.depth_m / np.float32(scale)
+        return Window(self.rgb, depth_m, self.focal / scale, stamps_ns=self.stamps_ns)
 
 
-def augmented(window: Window, rng: np.random.Generator, *, least_crop: float = 0.6) -> Window:
-    """Crop, mirror and recolour a window, all its frames alike.
+@dataclass(frozen=True)
+class Clip:
+    """One clip's frames in the order of their numbers; ``find_clips`` makes it.
 
-    A crop narrows the field of view, so it lengthens the focal length over the image width.
+    ``name`` is the folder's path below the root, ``focal`` the focal length over the image width,
+    ``stamps_ns`` None where clip.json has none.
     """
-    _, height, width, _ = window.rgb.shape
-    part = rng.uniform(least_crop, 1)
-    crop_height, crop_width = round(height * part), round(width * part)
-    top = rng.integers(height - crop_height + 1)
-    left = rng.integers(width - crop_width + 1)
-    rgb = window.rgb[:, top : top + crop_height, left : left + crop_width]
-    depth_m = window.depth_m[:, top : top + crop_height, left : left + crop_width]
-    if rng.random() < 0.5:
-        rgb, depth_m = rgb[:, :, ::-1], depth_m[:, :, ::-1]
-    gain = rng.uniform(0.75, 1.3) * rng.uniform(0.9, 1.1, 3)
-    gamma = rng.uniform(0.75, 1.3)
-    saturation = rng.uniform(0.4, 1.3)
-    curve = (np.arange(256) / 255) ** gamma
-    table = (np.clip(gain[:, None] * curve, 0, 1) * 255).astype(np.float32)  # (3, 256)
-    colored = np.stack([table[channel][rgb[..., channel]] for channel in range(3)], axis=-1)
-    gray = colored.mean(axis=-1, keepdims=True)
-    rgb = np.clip(gray + saturation * (colored - gray), 0, 255).astype(np.uint8)
-    return Window(rgb, np.ascontiguousarray(depth_m), window.focal / part)
+
+    name: str
+    pictures: tuple[Path, ...]
+    depths: tuple[Path, ...]
+    numbers: tuple[int, ...]
+    focal: float
+    stamps_ns: tuple[int, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, positions: Sequence[int]) -> Window:
+        """Read the frames at these positions, 0 to len - 1.
+
+        Raises ``ValueError`` where a file does not decode or sizes differ.
+        """
+        rgbs: list[np.ndarray] = []
+        depths_m: list[np.ndarray] = []
+        for position in positions:
+            path = self.pictures[position]
+            bgr = _decoded(path, cv2.IMREAD_COLOR)
+            depth_m = _depth_m(self.depths[position])
+            first = rgbs[0] if rgbs else bgr
+            if not bgr.shape[:2] == depth_m.shape == first.shape[:2]:
+                raise ValueError(
+                    f'{path}: expected picture and depth of one size in the whole clip, got '
+                    f'{bgr.shape[:2]}, {depth_m.shape} and before {first.shape[:2]}'
+                )
+            rgbs.append(bgr[..., ::-1])
+            depths_m.append(depth_m)
+        stamps_ns = self.stamps_ns
+        return Window(
+            np.stack(rgbs),
+            np.stack(depths_m),
+            self.focal,
+            stamps_ns=tuple(stamps_ns[p] for p in positions) if stamps_ns else None,
+        )
+
+
+def find_clips(root: str | Path) -> list[Clip]:
+    """Find the clips in ``root`` and below, sorted by name.
+
+    Frames without depth, depth without a picture and files that are empty, cut short or of another
+    kind are left out and counted in one line of the log, as are clips whose clip.json is broken.
+    Folders whose names start with a dot are not looked into. Raises ``ValueError`` where nothing
+    is left.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f'expected a folder with clips, got {root}: no such folder')
+    clips, left_out = [], Counter[str]()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith('.'))
+        clip = _clip(root, Path(folder), files, left_out)
+        if clip:
+            clips.append(clip)
+    total = f'{sum(map(len, clips))} frames in {len(clips)} clips'
+    counts = ', '.join(f'{count} {reason}' for reason, count in left_out.items() if count)
+    if not clips:
+        raise ValueError(
+            f'expected clips in {root}, folders with <i>.jpg and depth <i>.png, got none'
+            + (f' (left out: {counts})' if counts else '')
+        )
+    if counts:
+        _log.warning('%s: %s; left out: %s', root, total, counts)
+    else:
+        _log.info('%s: %s', root, total)
+    return sorted(clips, key=lambda clip: clip.name)
+
+
+def _clip(root: Path, folder: Path, files: list[str], left_out: Counter[str]) -> Clip | None:
+    pictures = {int(m[1]): folder / m[0] for m in map(_PICTURE.fullmatch, sorted(files)) if m}
+    if not pictures:
+        return None
+    depths = {int(m[1]): folder / m[0] for m in map(_DEPTH.fullmatch, sorted(files)) if m}
+    paired = sorted(pictures.keys() & depths.keys())
+    kept = [i for i in paired if _is_picture(pictures[i]) and _is_depth(depths[i])]
+    left_out.update(
+        {
+            'pictures without depth': len(pictures.keys() - depths.keys()),
+            'depth maps without a picture': len(depths.keys() - pictures.keys()),
+            'frames with an unreadable file': len(paired) - len(kept),
+        }
+    )
+    focal, stamp_of = TRAINED_FOCAL, None
+    if 'clip.json' in files:
+        try:
+            focal, stamp_of = _described(folder / 'clip.json', sorted(pictures))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning('%s cannot be read: %r', folder / 'clip.json', error)
+            left_out['clips with a broken clip.json'] += 1
+            return None
+    if stamp_of:
+        stamped = [i for i in kept if i in stamp_of]
+        left_out['frames without a stamp'] += len(kept) - len(stamped)
+        kept = stamped
+    if not kept:
+        return None
+    return Clip(
+        folder.relative_to(root).as_posix() if folder != root else root.resolve().name,
+        tuple(pictures[i] for i in kept),
+        tuple(depths[i] for i in kept),
+        tuple(kept),
+        focal,
+        tuple(stamp_of[i] for i in kept) if stamp_of else None,
+    )
+
+
+def _described(path: Path, numbers: list[int]) -> tuple[float, dict[int, int] | None]:
+    """Give focal length over width, and the stamp of each number, from clip.json."""
+    described = json.loads(path.read_text(encoding='utf-8'))
+    camera, stamps_ns = described.get('intrinsics'), described.get('stamps_ns')
+    focal = float(camera['fx_px']) / float(camera['width']) if camera else TRAINED_FOCAL
+    if not 0 < focal < float('inf'):
+        raise ValueError(f'expected a focal length over 0, got {focal} widths')
+    if isinstance(stamps_ns, list):
+        stamps_ns = dict(zip(numbers, stamps_ns, strict=True))
+    return focal, {int(i): int(ns) for i, ns in stamps_ns.items()} if stamps_ns else None
+
+
+def _is_picture(path: Path) -> bool:
+    """Tell whether a file has the beginning and the end of a JPEG or a PNG."""
+    head, tail = _ends(path)
+    if head[:2] == _JPEG and _JPEG_END in tail:
+        return True
+    return head[:8] == _PNG and tail.endswith(_PNG_END)
+
+
+def _is_depth(path: Path) -> bool:
+    """Tell whether a file has the beginning and the end of a PNG of one channel, 8 or 16 bit."""
+    head, tail = _ends(path)
+    return head[:8] == _PNG and head[24:26] in (b'\x08\0', b'\x10\0') and tail.endswith(_PNG_END)
+
+
+def _ends(path: Path) -> tuple[bytes, bytes]:
+    try:
+        with path.open('rb') as file:
+            head = file.read(26)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
+            return head, file.read()
+    except OSError:
+        return b'', b''
+
+
+def _depth_m(path: Path) -> np.ndarray:
+    stored = _decoded(path, cv2.IMREAD_UNCHANGED)
+    metres_per_unit = NYU_MAX_DEPTH_M / 255 if stored.dtype == np.uint8 else 0.001
+    depth_m = stored.astype(np.float32) * np.float32(metres_per_unit)
+    depth_m[stored == 0] = np.nan
+    return depth_m
+
+
+def _decoded(path: Path, mode: int) -> np.ndarray:
+    image = cv2.imread(str(path), mode)
+    if image is None:
+        raise ValueError(f'{path}: expected a picture that OpenCV can read')
+    return image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows from procedural rooms: endless, each a pure function of its index."""
+"""Windows from procedural rooms: endless, each a pure function of where it stands in a stream."""
 
 from __future__ import annotations
 
@@ -12,29 +12,48 @@ from training.data.clips import TRAINED_FOCAL, Window
 
 # Rooms from here on are never trained on.
 FIRST_UNSEEN_ROOM = 1_000_000
-_WINDOWS_PER_ROOM = 16
-_ROOMS_AT_HAND = 24
-_WINDOWS_AT_HAND = 512
-_SAMPLES_PER_WINDOW = 4
+# Workers take batches in turn, and each draws the windows of its batches itself. Batches of
+# different stripes have no window and no room in common, so that as many workers as divide the
+# number of stripes draw nothing twice.
+STRIPES = 8
+SHOWINGS = 8  # of a window: drawing it costs a core as much as learning from it
+_BLOCK = 6  # windows of a stripe that are new at a time
+_WINDOWS_PER_ROOM = 4  # many views of few rooms teach those rooms; building one costs a dozen frames
+_ROOMS_AT_HAND = 3  # of a stripe
 _RIDE_FRAMES = 900  # 30 s of camera at 30 Hz
 
 
 class RoomWindows:
-    """Windows whose frames are ``strides`` (least, most) frames of 30 Hz apart."""
+    """Windows of ``length`` frames, ``strides`` (least, most) frames of 30 Hz apart.
 
-    def __init__(self, *, height: int, width: int, strides: tuple[int, int] = (1, 1)) -> None:
+    A stripe shows a few dozen windows in turn, exchanges the oldest for new ones and so shows
+    each ``SHOWINGS`` times. One process that serves all stripes keeps about 400 windows.
+    """
+
+    def __init__(
+        self,
+        *,
+        height: int,
+        width: int,
+        length: int = 1,
+        strides: tuple[int, int] = (1, 1),
+        seed: int = 0,
+    ) -> None:
         self.height = height
         self.width = width
+        self.length = length
         self.strides = strides
+        self.seed = seed
 
-    def window(self, rng: np.random.Generator, length: int, *, index: int) -> Window:
-        """Give one of the windows that are at hand when sample ``index`` is drawn.
-
-        Drawing costs a core as much as learning from what was drawn. A few hundred windows are
-        kept and the oldest is exchanged every few samples: each is seen a few times.
-        """
-        number = index // _SAMPLES_PER_WINDOW + int(rng.integers(_WINDOWS_AT_HAND))
-        return _drawn(number, length, self.strides, self.height, self.width)
+    def window(self, turn: int, *, stripe: int = 0) -> Window:
+        """Give the window that a stripe shows at ``turn``, counted from 0."""
+        step, showing = divmod(turn, SHOWINGS)
+        block, place = divmod(step, _BLOCK)
+        order = np.random.default_rng((self.seed, stripe, block, showing)).permutation(_BLOCK)
+        number = (block + SHOWINGS - 1 - showing) * _BLOCK + int(order[place])
+        return _drawn(
+            *(self.seed, stripe, number, self.length, self.strides, self.height, self.width)
+        )
 
 
 def room_window(room: SampleRoom, start: int, length: int, stride: int) -> Window:
@@ -43,6 +62,8 @@ def room_window(room: SampleRoom, start: int, length: int, stride: int) -> Windo
         np.stack([frame.rgb for frame in frames]),
         np.stack([frame.depth_m for frame in frames if frame.depth_m is not None]),
         room.intrinsics.fx_px / room.intrinsics.width,
+        np.stack([f.world_from_camera for f in frames if f.world_from_camera is not None]),
+        tuple(frame.stamp_ns for frame in frames),
     )
 
 
@@ -54,18 +75,26 @@ def unseen_room(number: int, *, height: int, width: int) -> SampleRoom:
     )
 
 
-@lru_cache(maxsize=_ROOMS_AT_HAND + 8)
-def _room(seed: int, height: int, width: int) -> SampleRoom:
+@lru_cache(maxsize=(_ROOMS_AT_HAND + 1) * STRIPES)
+def _room(number: int, height: int, width: int) -> SampleRoom:
     # A lens other than the trained one is only a matter of scale; some are enough to learn it.
-    focal_px = TRAINED_FOCAL * width if seed % 5 < 3 else None
-    return SampleRoom(seed, height=height, width=width, focal_px=focal_px)
+    focal_px = TRAINED_FOCAL * width if number % 5 < 3 else None
+    return SampleRoom(number, height=height, width=width, focal_px=focal_px)
 
 
-@lru_cache(maxsize=_WINDOWS_AT_HAND + 8)
-def _drawn(number: int, length: int, strides: tuple[int, int], height: int, width: int) -> Window:
-    # Building a room costs as much as a dozen frames of it: a few dozen are at hand as well.
-    rng = np.random.default_rng(number)
-    seed = number // _WINDOWS_PER_ROOM + int(rng.integers(_ROOMS_AT_HAND))
-    room = _room(seed % FIRST_UNSEEN_ROOM, height, width)
+@lru_cache(maxsize=(SHOWINGS + 1) * _BLOCK * STRIPES)
+def _drawn(
+    seed: int,
+    stripe: int,
+    number: int,
+    length: int,
+    strides: tuple[int, int],
+    height: int,
+    width: int,
+) -> Window:
+    rng = np.random.default_rng((seed, stripe, number))
+    of_stripe = number // _WINDOWS_PER_ROOM + int(rng.integers(_ROOMS_AT_HAND))
+    which = np.random.default_rng((seed, stripe, of_stripe)).integers(FIRST_UNSEEN_ROOM)
+    room = _room(int(which), height, width)
     stride = int(rng.integers(strides[0], strides[1] + 1))
     return room_window(room, int(rng.integers(_RIDE_FRAMES)), length, stride)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which samples training and validation see: rooms and clips, mixed by number."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from training.data.augment import augmented
+from training.data.clips import Window
+from training.data.room import STRIPES, RoomWindows, room_window, unseen_room
+from training.data.runs import RunWindows
+
+_ROOM_CROP, _CLIP_CROP = 0.85, 0.6  # least part that is left; rooms already come with all lenses
+
+
+class WindowStream(Dataset):
+    """Sample i is a pure function of i and the arguments, whichever process asks and when.
+
+    In any stretch of it ``room_share`` of the samples show rooms. The others pass through all
+    windows of ``clips`` again and again, each time in another order.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        size: tuple[int, int],
+        rooms: RoomWindows | None,
+        clips: list[RunWindows],
+        room_share: float,
+        batch: int,
+        augment: bool = True,
+    ) -> None:
+        self.seed = seed
+        self.size = size
+        self.rooms = rooms
+        self.clips = clips
+        self.room_share = room_share
+        self.batch = batch
+        self.augment = augment
+        self.n_clip_windows = sum(map(len, clips))
+        self._pass: tuple[int, np.ndarray] | None = None
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, index))
+        stripe, room_turn, clip_turn = turn_of(index, batch=self.batch, room_share=self.room_share)
+        if self.rooms is not None and room_turn is not None:
+            window = self.rooms.window(room_turn, stripe=stripe)
+            least_crop = _ROOM_CROP
+        else:
+            window = self._clip_window(clip_turn, rng)
+            least_crop = _CLIP_CROP
+        if self.augment:
+            changed = augmented(window, rng, least_crop=least_crop)
+            if np.isfinite(changed.depth_m).any(axis=(1, 2)).all():  # the crop left some truth
+                window = changed
+        window = window.at_trained_focal().resized(*self.size)
+        return _tensors(window)
+
+    def _clip_window(self, turn: int, rng: np.random.Generator) -> Window:
+        passed, place = divmod(turn, self.n_clip_windows)
+        if self._pass is None or self._pass[0] != passed:
+            order = np.random.default_rng((self.seed, passed)).permutation(self.n_clip_windows)
+            self._pass = passed, order
+        number = int(self._pass[1][place])
+        for windows in self.clips:
+            if number < len(windows):
+                return windows.window(number, rng)
+            number -= len(windows)
+        raise IndexError(turn)
+
+
+def turn_of(index: int, *, batch: int, room_share: float) -> tuple[int, int | None, int]:
+    """Give the stripe of a sample, its turn among the rooms of the stripe, and among all clips.
+
+    The turn among rooms is None for a sample that shows a clip. Batches take the stripes in turn.
+    A stripe's n-th sample shows a room where n times the share passes a whole number, so that no
+    turn is left out and none comes twice.
+    """
+    number, place = divmod(index, batch)
+    round_, stripe = divmod(number, STRIPES)
+    first, nth = round_ * batch, round_ * batch + place  # of the samples of each stripe
+
+    def clips_before(n: int) -> int:
+        return n - math.floor(n * room_share)
+
+    if clips_before(nth + 1) == clips_before(nth):
+        return stripe, nth - clips_before(nth), 0
+    per_batch = clips_before(first + batch) - clips_before(first)
+    rounds = STRIPES * clips_before(first)
+    return stripe, None, rounds + stripe * per_batch + clips_before(nth) - clips_before(first)
+
+
+class ValidationWindows(Dataset):
+    """A fixed set: ``each`` windows in rooms never trained on, and of each list of windows."""
+
+    def __init__(
+        self,
+        *,
+        size: tuple[int, int],
+        each: int,
+        room: tuple[int, int] | None,
+        clips: list[RunWindows],
+    ) -> None:
+        self.size = size
+        self.each = each
+        self.room = room  # length and stride
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return self.each * (len(self.clips) + (self.room is not None))
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        source, number = divmod(index, self.each)
+        if self.room is not None and source == 0:
+            room = unseen_room(number // 2, height=self.size[0], width=self.size[1])
+            window = room_window(room, 300 * (number % 2), *self.room)
+        else:
+            windows = self.clips[source - (self.room is not None)]
+            evenly = (2 * number + 1) * len(windows) // (2 * self.each)
+            window = windows.window(evenly, np.random.default_rng(index))
+        window = window.at_trained_focal().resized(*self.size)
+        return {**_tensors(window), 'source': torch.tensor(source)}
+
+
+def _tensors(window: Window) -> dict[str, Tensor]:
+    return {
+        'rgb': torch.from_numpy(np.ascontiguousarray(window.rgb)),
+        'depth_m': torch.from_numpy(window.depth_m),
+    }
