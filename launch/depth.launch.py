@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import LifecycleNode
 
 PROFILE = Path(__file__).resolve().parent.parent / 'config' / 'fastdds.xml'
 TRUE_OR_FALSE = ['', 'true', 'false']
@@ -37,6 +37,11 @@ ARGUMENTS = (
         default_value='',
         description='Temporal adapter: a directory, a file, a published .pth, or none; '
         'empty takes the one that lies with the model.',
+    ),
+    DeclareLaunchArgument(
+        'engine',
+        default_value='',
+        description='auto, torch, onnxruntime, onnxruntime:openvino or onnxruntime:tensorrt.',
     ),
     DeclareLaunchArgument(
         'device', default_value='', description='auto, cpu, cuda, cuda:<index> or mps.'
@@ -70,12 +75,12 @@ ARGUMENTS = (
 )
 
 
-def depth_node(context: LaunchContext) -> list[Node]:
+def depth_node(context: LaunchContext) -> list[LifecycleNode]:
     given = {one.name: LaunchConfiguration(one.name).perform(context) for one in ARGUMENTS}
     image = given['image']
     info = given['camera_info'] or str(PurePosixPath(image).with_name('camera_info'))
     values: dict[str, str | bool] = {
-        name: given[name] for name in ('model', 'adapter', 'device') if given[name]
+        name: given[name] for name in ('model', 'adapter', 'engine', 'device') if given[name]
     }
     for name in ('use_sim_time', 'autostart'):
         if given[name]:
@@ -84,7 +89,7 @@ def depth_node(context: LaunchContext) -> list[Node]:
     profile = {'FASTRTPS_DEFAULT_PROFILES_FILE': str(PROFILE)}
     own_profile = {*profile, 'FASTDDS_DEFAULT_PROFILES_FILE'} & set(os.environ)
     return [
-        Node(
+        LifecycleNode(  # so that other launch files can wait for its states
             package='smoothdino_ros',
             executable='depth_node',
             name='depth',
@@ -97,6 +102,7 @@ def depth_node(context: LaunchContext) -> list[Node]:
             ],
             ros_arguments=['--log-level', given['log_level']],
             additional_env={} if own_profile else profile,
+            sigterm_timeout='20',  # it ends after the frame at work, which takes a CPU seconds
             output='screen',
         )
     ]

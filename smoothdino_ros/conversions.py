@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import array
-import copy
 import functools
 import importlib.util
 import subprocess
 import sys
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from smoothdino_model import images
+from smoothdino_model.camera_info import depth_camera_info as depth_camera_info
 
 # What a cv_bridge built for another numpy does at its first conversion ranges from an ImportError
 # to a segmentation fault, so it shows in a process of its own that it works.
@@ -58,14 +57,7 @@ def rgb_from_message(message: Image | CompressedImage) -> np.ndarray:
     if isinstance(message, CompressedImage):
         return images.rgb_from_compressed(message.data)
     try:
-        return images.rgb_from_bytes(
-            message.data,
-            encoding=message.encoding,
-            height=message.height,
-            width=message.width,
-            step=message.step,
-            is_bigendian=bool(message.is_bigendian),
-        )
+        return images.rgb_from_bytes(**images.image_fields(message))
     except images.UnsupportedEncoding:
         if not _cv_bridge_works():
             raise
@@ -96,24 +88,11 @@ def _cv_bridge_works() -> bool:
 def depth_message(
     depth_m: np.ndarray, header: Header, *, encoding: str, min_depth_m: float, max_depth_m: float
 ) -> Image:
-    """An Image of (H, W) float32 metres as in REP 118, its range as in REP 117.
-
-    32FC1: metres; NaN stays, -Inf is closer than min_depth_m (or no distance at all: 0 or less),
-    +Inf is beyond max_depth_m. 16UC1: millimetres, 0 for all of these.
-    """
+    """An Image of (H, W) float32 metres, its data as images.depth_bytes makes it."""
     height, width = depth_m.shape
-    with np.errstate(invalid='ignore'):
-        too_close = (depth_m < min_depth_m) | (depth_m <= 0)
-        too_far = depth_m > max_depth_m
-    if encoding == '16UC1':
-        known = ~(too_close | too_far | np.isnan(depth_m))
-        data = _bytes_array(np.rint(np.where(known, depth_m, 0) * 1000).astype(np.uint16))
-    else:
-        data = _bytes_array(depth_m.astype(np.float32, copy=False))
-        # In place, because each fresh array of this size costs about a millisecond.
-        pixels = np.frombuffer(data, np.float32).reshape(depth_m.shape)
-        np.copyto(pixels, -np.inf, where=too_close)
-        np.copyto(pixels, np.inf, where=too_far)
+    data = images.depth_bytes(
+        depth_m, encoding=encoding, min_depth_m=min_depth_m, max_depth_m=max_depth_m
+    )
     return Image(
         header=header,
         height=height,
@@ -128,36 +107,7 @@ def depth_message(
 def rgb_message(rgb: np.ndarray, header: Header) -> Image:
     """An Image of (H, W, 3) uint8 RGB."""
     height, width, _ = rgb.shape
-    data = _bytes_array(rgb)
+    data = images.byte_array(rgb)
     return Image(
         header=header, height=height, width=width, encoding='rgb8', step=width * 3, data=data
     )
-
-
-def depth_camera_info(info: CameraInfo, header: Header, *, height: int, width: int) -> CameraInfo:
-    """A copy of the camera's info for its depth image of this size, with the image's header.
-
-    Where the info is for another size, K and P are scaled (as image_proc's resize does, the
-    principal point included) and its region and binning, then of no meaning, are cleared. An info
-    without a size is passed on as it is.
-    """
-    own = copy.deepcopy(info)
-    own.header = header
-    binned_height = (info.roi.height or info.height) // max(info.binning_y, 1)
-    binned_width = (info.roi.width or info.width) // max(info.binning_x, 1)
-    if (binned_height, binned_width) == (height, width) or not (info.height and info.width):
-        return own
-    x, y = width / info.width, height / info.height
-    own.k = info.k * np.repeat([x, y, 1.0], 3)
-    own.p = info.p * np.repeat([x, y, 1.0], 4)
-    own.height, own.width = height, width
-    own.binning_x = own.binning_y = 0
-    own.roi = type(info.roi)()
-    return own
-
-
-def _bytes_array(pixels: np.ndarray) -> array.array:
-    """The one type that a message's data takes without a check of each byte."""
-    data = array.array('B')
-    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
-    return data

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -19,23 +18,17 @@ from typing import TYPE_CHECKING
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import (
-    LifecycleNode,
-    LifecyclePublisher,
-    LifecycleState,
-    TransitionCallbackReturn,
-)
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from smoothdino_ros import conversions, diagnostics, parameters
-from smoothdino_ros.inference_worker import CameraCounts, InferenceWorker, Waiting
+from smoothdino_ros.camera import Camera
+from smoothdino_ros.inference_worker import InferenceWorker, Waiting
 from smoothdino_ros.parameters import NodeParameters
 
 if TYPE_CHECKING:
@@ -44,35 +37,7 @@ if TYPE_CHECKING:
     from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-# A fresh profile for each topic, because an override is written into it.
-_qos_in = partial(
-    QoSProfile, history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
-)
-_qos_out = partial(
-    QoSProfile, history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
-)
-_OVERRIDABLE = QoSOverridingOptions(
-    (
-        QoSPolicyKind.HISTORY,
-        QoSPolicyKind.DEPTH,
-        QoSPolicyKind.RELIABILITY,
-        QoSPolicyKind.DURABILITY,
-    )
-)
-
-
-@dataclass
-class _Camera:
-    """One camera's topics and what is remembered of it between messages."""
-
-    depth: LifecyclePublisher
-    depth_info: LifecyclePublisher
-    info: CameraInfo | None = None
-    tracking: diagnostics.Tracking = field(default_factory=diagnostics.Tracking)
-    reported: CameraCounts = field(default_factory=CameraCounts)  # when last told of
-
-    def wanted(self) -> bool:
-        return any(p.get_subscription_count() > 0 for p in (self.depth, self.depth_info))
+_WATCH_PERIOD_S = 1.0
 
 
 class DepthNode(LifecycleNode):
@@ -87,14 +52,16 @@ class DepthNode(LifecycleNode):
         self._settings: NodeParameters | None = None
         self._pipeline: DepthPipeline | None = None
         self._worker: InferenceWorker | None = None
-        self._cameras: dict[str, _Camera] = {}
-        self._inputs: list[Subscription] = []
+        self._cameras: dict[str, Camera] = {}
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self._diagnostics_timer = self.create_timer(1.0, self._on_diagnostics)
+        # Steady, because sim time may stand still, and that is no reason to fall silent.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics_timer = self.create_timer(1.0, self._on_diagnostics, clock=steady)
+        self.create_timer(_WATCH_PERIOD_S, self._on_watch, clock=steady)
 
     def start(self) -> None:
         """Bring the node to active, unless the parameter autostart is false."""
@@ -107,8 +74,7 @@ class DepthNode(LifecycleNode):
         """Stop the worker and free everything; in any state, more than once."""
         self._unsubscribe()
         for camera in self._cameras.values():
-            self.destroy_lifecycle_publisher(camera.depth)
-            self.destroy_lifecycle_publisher(camera.depth_info)
+            camera.destroy()
         self._cameras = {}
         pipeline, self._pipeline, self._settings = self._pipeline, None, None
         if pipeline is not None:
@@ -121,16 +87,14 @@ class DepthNode(LifecycleNode):
             p = parameters.read(self)
             self._pipeline = self._load(p)
             for name, prefix in p.prefixes.items():
-                self._cameras[name] = _Camera(
-                    depth=self._output(Image, f'{prefix}depth/image'),
-                    depth_info=self._output(CameraInfo, f'{prefix}depth/camera_info'),
-                )
+                self._cameras[name] = Camera(self, prefix)
         except Exception as error:
             self.close()
             return self._failed('Cannot configure', error)
         self._set_parameters(p)
         self.get_logger().info(
-            f'Loaded {p.model} on {self._pipeline.device} in {self._pipeline.precision}, '
+            f'Loaded {diagnostics.without_home(p.model)} on {self._pipeline.device} '
+            f'in {self._pipeline.precision}, '
             + ('with' if self._pipeline.temporal else 'without')
             + ' the previous frames.'
         )
@@ -147,10 +111,12 @@ class DepthNode(LifecycleNode):
             publish=self._publish,
             report=self._report,
             max_rate_hz=self._settings.max_rate_hz,
+            max_latency_s=self._settings.max_latency_s,
         )
         try:
             super().on_activate(state)
-            self._subscribe(self._settings)
+            for name, camera in self._cameras.items():
+                camera.subscribe(self._settings, partial(self._on_image, name))
         except Exception as error:
             self._unsubscribe()
             super().on_deactivate(state)
@@ -163,8 +129,6 @@ class DepthNode(LifecycleNode):
         self._unsubscribe()
         if self._pipeline is not None:
             self._pipeline.reset(reason='deactivated')
-        for camera in self._cameras.values():
-            camera.reported = CameraCounts()
         self._state = 'inactive'
         return super().on_deactivate(state)
 
@@ -185,7 +149,7 @@ class DepthNode(LifecycleNode):
 
     def _failed(self, what: str, error: Exception) -> TransitionCallbackReturn:
         text = ' '.join(str(error).split()) or type(error).__name__
-        self._fault = f'{what}: {text}'
+        self._fault = diagnostics.without_home(f'{what}: {text}')
         self.get_logger().error(self._fault)
         return _FAILURE
 
@@ -198,6 +162,7 @@ class DepthNode(LifecycleNode):
             return DepthPipeline.from_pretrained(
                 p.model,
                 adapter=p.adapter or None,
+                engine=p.engine,
                 device=p.device,
                 precision=p.precision,
                 input_height=p.input_height,
@@ -207,45 +172,17 @@ class DepthNode(LifecycleNode):
         finally:
             self.loading = False
 
-    def _output(self, message_type: type, topic: str) -> LifecyclePublisher:
-        return self.create_lifecycle_publisher(
-            message_type, topic, _qos_out(), qos_overriding_options=_OVERRIDABLE
-        )
-
-    def _subscribe(self, p: NodeParameters) -> None:
-        compressed = p.image_transport == 'compressed'
-        for name, prefix in p.prefixes.items():
-            for message_type, topic, callback in (
-                (CameraInfo, 'camera_info', self._on_camera_info),
-                (CompressedImage, 'image/compressed', self._on_image)
-                if compressed
-                else (Image, 'image', self._on_image),
-            ):
-                self._inputs.append(
-                    self.create_subscription(
-                        message_type,
-                        prefix + topic,
-                        partial(callback, name),
-                        _qos_in(),
-                        qos_overriding_options=_OVERRIDABLE,
-                    )
-                )
-
     def _unsubscribe(self) -> None:
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        for camera in self._cameras.values():
+            camera.unsubscribe()
         if self._worker is not None:
             self._worker.stop()
         self._worker = None
 
     # Callbacks, in the executor's thread.
 
-    def _on_camera_info(self, camera: str, message: CameraInfo) -> None:
-        self._cameras[camera].info = message
-
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
-        if self._worker is None:
+        if self._worker is None or self._settings is None:
             return
         try:
             conversions.check_at_a_glance(message)
@@ -256,7 +193,7 @@ class DepthNode(LifecycleNode):
             camera,
             message,
             stamp_ns=conversions.stamp_ns(message.header),
-            wanted=self._enabled and self._cameras[camera].wanted(),
+            wanted=self._enabled and self._cameras[camera].wanted(self._settings),
         )
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -294,28 +231,28 @@ class DepthNode(LifecycleNode):
             self._pipeline.max_gap_s = p.max_gap_s
         if self._worker is not None:
             self._worker.max_rate_hz = p.max_rate_hz
+            self._worker.max_latency_s = p.max_latency_s
+
+    def _on_watch(self) -> None:
+        for camera in self._cameras.values():
+            camera.check_topics()
 
     def _on_diagnostics(self) -> None:
         name = self.get_fully_qualified_name().lstrip('/')
-        values: dict[str, object] = {}
-        if self._settings is not None and self._pipeline is not None:
-            values = {
-                'model': self._settings.model,
-                'device': self._pipeline.device,
-                'precision': self._pipeline.precision,
-                'temporal': self._pipeline.temporal,
-            }
+        p, pipeline = self._settings, self._pipeline
         statuses = [
             diagnostics.node_status(
                 f'{name}: node',
                 self._state,
                 fault=self._fault,
                 enabled=self._enabled,
-                values=values,
+                device=str(pipeline.device) if pipeline is not None else '',
+                values=diagnostics.pipeline_values(p.model, pipeline) if p and pipeline else {},
             )
         ]
         for camera, now in (self._worker.counts() if self._worker is not None else {}).items():
             c = self._cameras[camera]
+            assert p is not None
             statuses.append(
                 diagnostics.camera_status(
                     f'{name}: {camera or "camera"}',
@@ -323,7 +260,8 @@ class DepthNode(LifecycleNode):
                     c.reported,
                     c.tracking,
                     now_s=monotonic(),
-                    wanted=self._enabled and c.wanted(),
+                    wanted=self._enabled and c.wanted(p),
+                    focal_correction=p.focal_correction,
                 )
             )
             c.reported = now
@@ -332,43 +270,18 @@ class DepthNode(LifecycleNode):
 
     # In the worker's thread.
 
-    def _read(self, _: str, waiting: Waiting) -> CameraFrame:
-        from smoothdino_model.pipeline import CameraFrame
+    def _read(self, camera: str, waiting: Waiting) -> CameraFrame:
+        assert self._settings is not None
+        return self._cameras[camera].frame(waiting, self._settings)
 
-        return CameraFrame(
-            rgb=conversions.rgb_from_message(waiting.message),
-            stamp_ns=waiting.stamp_ns,
-            frame_id=waiting.message.header.frame_id,
-            skipped_ns=waiting.skipped_ns,
-        )
-
-    def _publish(self, camera: str, waiting: Waiting, result: DepthResult) -> None:
-        c, p, header = self._cameras[camera], self._settings, waiting.message.header
-        assert p is not None
-        if c.depth_info.get_subscription_count() > 0 and c.info is not None:
-            height, width = result.depth_m.shape
-            c.depth_info.publish(
-                conversions.depth_camera_info(c.info, header, height=height, width=width)
-            )
-        if c.depth.get_subscription_count() > 0:
-            c.depth.publish(
-                conversions.depth_message(
-                    result.depth_m,
-                    header,
-                    encoding=p.depth_encoding,
-                    min_depth_m=p.min_depth_m,
-                    max_depth_m=p.max_depth_m,
-                )
-            )
-        c.tracking = diagnostics.Tracking(
-            resets=c.tracking.resets + (result.reset is not None),
-            last_reset=result.reset or c.tracking.last_reset,
-            shift_px=result.shift_px,
-            confidence=result.confidence,
-        )
+    def _publish(
+        self, camera: str, waiting: Waiting, frame: CameraFrame, result: DepthResult
+    ) -> None:
+        assert self._settings is not None
+        self._cameras[camera].publish(waiting, frame, result, self._settings)
 
     def _report(self, text: str) -> None:
-        self.get_logger().warning(text, throttle_duration_sec=5.0)
+        self.get_logger().warning(diagnostics.without_home(text), throttle_duration_sec=5.0)
 
 
 class _ToRosLog(logging.Handler):
@@ -379,10 +292,11 @@ class _ToRosLog(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
+        text = diagnostics.without_home(record.getMessage())
         if record.levelno >= logging.WARNING:  # rclpy wants one line of code for one severity
-            self._logger.warning(record.getMessage())
+            self._logger.warning(text)
         else:
-            self._logger.info(record.getMessage())
+            self._logger.info(text)
 
 
 def main(args: list[str] | None = None) -> int:

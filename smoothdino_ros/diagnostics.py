@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node says of itself on /diagnostics: one status for it and one for each camera."""
+"""What the node says of itself on /diagnostics: one status for it and one for each camera.
+
+The levels are those of diagnostic_aggregator: OK it works, WARN it works but not as asked, ERROR
+it does not work, STALE nothing is known because nothing arrives. A level judges what happened
+since the message before; the counts go on from activation.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -12,23 +20,36 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from smoothdino_ros.inference_worker import CameraCounts
 
+if TYPE_CHECKING:
+    from smoothdino_model.pipeline import DepthPipeline
+
 SILENT_AFTER_S = 3.0  # a camera without an image for longer is stale
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """How the temporal part of one camera fares; replaced whole after each answer."""
+    """How one camera's answers came about; replaced whole after each answer.
+
+    scale is what the model's depth was multiplied by for the focal length; uncalibrated says why
+    that could not be known, empty where it could.
+    """
 
     resets: int = 0
     last_reset: str = ''
     shift_px: tuple[float, float] = (0.0, 0.0)
     confidence: float = 0.0
+    scale: float = 1.0
+    uncalibrated: str = ''
+    frame_id: str = ''
 
 
 def node_status(
-    name: str, state: str, *, fault: str, enabled: bool, values: Mapping[str, object]
+    name: str, state: str, *, fault: str, enabled: bool, device: str, values: Mapping[str, object]
 ) -> DiagnosticStatus:
-    """state is the lifecycle's; fault is why the last transition failed, else empty."""
+    """state is the lifecycle's; fault is why the last transition failed, else empty.
+
+    The hardware is the device that computes.
+    """
     if fault:
         level, message = DiagnosticStatus.ERROR, fault
     elif state != 'active':
@@ -37,7 +58,23 @@ def node_status(
         level, message = DiagnosticStatus.WARN, 'Switched off by set_enabled.'
     else:
         level, message = DiagnosticStatus.OK, 'Active.'
-    return _status(name, level, message, {'state': state, **values})
+    return _status(name, device, level, message, {'state': state, **values})
+
+
+def pipeline_values(model: str, pipeline: DepthPipeline) -> dict[str, object]:
+    """What computes, and the GPU's memory where it does so there."""
+    values: dict[str, object] = {
+        'model': model,
+        'engine': pipeline.engine,
+        'device': pipeline.device,
+        'precision': pipeline.precision,
+        'temporal': pipeline.temporal,
+    }
+    memory_bytes = pipeline.gpu_memory_bytes()
+    if memory_bytes is not None:
+        held, free = memory_bytes
+        values |= {'GPU memory [MiB]': held >> 20, 'GPU memory free [MiB]': free >> 20}
+    return values
 
 
 def camera_status(
@@ -48,9 +85,11 @@ def camera_status(
     *,
     now_s: float,
     wanted: bool,
+    focal_correction: bool,
 ) -> DiagnosticStatus:
-    """What became of one camera's images; the level judges those since `before`."""
+    """What became of one camera's images; the hardware is the frame_id of its images."""
     level, message = DiagnosticStatus.OK, 'Answering.'
+    overdue = now.overdue - before.overdue
     if now.last_received_s is None:
         level, message = DiagnosticStatus.STALE, 'No image has come yet.'
     elif now_s - now.last_received_s > SILENT_AFTER_S:
@@ -58,10 +97,17 @@ def camera_status(
         level, message = DiagnosticStatus.STALE, f'No image for {silent_s:.0f} s.'
     elif now.failed > before.failed:
         level, message = DiagnosticStatus.ERROR, now.last_failure
+    elif overdue and now.answered == before.answered:
+        level, message = DiagnosticStatus.ERROR, 'Every image is overdue: see max_latency_s.'
     elif now.rejected > before.rejected:
         level, message = DiagnosticStatus.WARN, f'Rejected: {now.last_rejection}'
+    elif overdue:
+        level, message = DiagnosticStatus.WARN, f'{overdue} overdue: see max_latency_s.'
     elif not wanted:
         message = 'Nothing is computed: nobody subscribes, or it is switched off.'
+    elif focal_correction and tracking.uncalibrated:
+        level = DiagnosticStatus.WARN
+        message = f'Depth is not scaled by the focal length: {tracking.uncalibrated}'
     latency_ms = [1000 * s for s in now.latencies_s] or [float('nan')]
     p50, p99 = np.percentile(latency_ms, [50, 99])
     values = {
@@ -72,6 +118,7 @@ def camera_status(
         'received': now.received,
         'answered': now.answered,
         'dropped': now.dropped,
+        'overdue': now.overdue,
         'unwanted': now.unwanted,
         'rejected': now.rejected,
         'last rejection': now.last_rejection,
@@ -81,8 +128,9 @@ def camera_status(
         'last reset': tracking.last_reset,
         'shift [px]': '{:.2f}, {:.2f}'.format(*tracking.shift_px),
         'confidence': f'{tracking.confidence:.3f}',
+        'focal length scale': f'{tracking.scale:.3f}',
     }
-    return _status(name, level, message, values)
+    return _status(name, tracking.frame_id, level, message, values)
 
 
 def diagnostic_array(stamp: Time, statuses: list[DiagnosticStatus]) -> DiagnosticArray:
@@ -91,12 +139,21 @@ def diagnostic_array(stamp: Time, statuses: list[DiagnosticStatus]) -> Diagnosti
     return array
 
 
+def without_home(text: str) -> str:
+    """The text with ~ for the home directory: what the whole network hears names no user."""
+    home = os.path.expanduser('~')
+    return re.sub(re.escape(home) + r'(?![\w.-])', '~', text) if len(home) > 1 else text
+
+
 def _status(
-    name: str, level: bytes, message: str, values: Mapping[str, object]
+    name: str, hardware_id: str, level: bytes, message: str, values: Mapping[str, object]
 ) -> DiagnosticStatus:
     return DiagnosticStatus(
         name=name,
+        hardware_id=hardware_id,
         level=level,
-        message=message,
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        message=without_home(message),
+        values=[
+            KeyValue(key=key, value=without_home(str(value))) for key, value in values.items()
+        ],
     )

@@ -33,12 +33,14 @@ class Waiting:
 class CameraCounts:
     """What became of the messages of one camera since the worker was made.
 
-    received = unwanted + dropped + rejected + failed + answered + those waiting or in work.
+    received = unwanted + dropped + overdue + rejected + failed + answered + those waiting or in
+    work.
     """
 
     received: int = 0
     unwanted: int = 0  # nobody would have seen the answer
     dropped: int = 0  # for a later one, or by the rate limit
+    overdue: int = 0  # older than max_latency_s before their answer could be published
     rejected: int = 0  # could not be read
     failed: int = 0  # in a batch that raised
     answered: int = 0
@@ -69,8 +71,9 @@ class InferenceWorker:
 
     read(camera, waiting) -> a frame; a ValueError rejects the message with its text.
     step(frames by camera) -> results by camera; any exception drops that batch.
-    publish(camera, waiting, result).
-    report(text) is called, from either thread, for each rejection and each failure.
+    publish(camera, waiting, frame, result).
+    report(text) is called, from either thread, for each message that is rejected, fails or is
+    overdue.
     """
 
     def __init__(
@@ -79,11 +82,13 @@ class InferenceWorker:
         *,
         read: Callable[[str, Waiting], Any],
         step: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        publish: Callable[[str, Waiting, Any], None],
+        publish: Callable[[str, Waiting, Any, Any], None],
         report: Callable[[str], None],
         max_rate_hz: float = 0.0,
+        max_latency_s: float = 0.0,
     ) -> None:
-        self.max_rate_hz = max_rate_hz  # may be set at any time; 0 means no limit
+        # These may be set at any time; 0 means no limit.
+        self.max_rate_hz, self.max_latency_s = max_rate_hz, max_latency_s
         self._read, self._step, self._publish, self._report = read, step, publish, report
         self._cameras = {name: _Camera() for name in cameras}
         self._changed = threading.Condition()
@@ -190,6 +195,9 @@ class InferenceWorker:
     def _answer(self, batch: dict[str, Waiting]) -> None:
         frames = {}
         for name, waiting in batch.items():
+            if self._is_overdue(name, waiting):  # before it costs a step
+                self._put_back(name, (*waiting.skipped_ns, waiting.stamp_ns))
+                continue
             try:
                 frames[name] = self._read(name, waiting)
             except ValueError as error:
@@ -206,8 +214,10 @@ class InferenceWorker:
                 self._fail(name, batch[name], error)
             return
         for name, result in results.items():
+            if self._is_overdue(name, batch[name]):
+                continue
             try:
-                self._publish(name, batch[name], result)
+                self._publish(name, batch[name], frames[name], result)
             except Exception as error:
                 self._fail(name, batch[name], error, stepped=True)
                 continue
@@ -226,6 +236,20 @@ class InferenceWorker:
             c = self._cameras[camera]
             c.count(rejected=c.counts.rejected + 1, last_rejection=reason)
         self._report(f'Rejected an image{_of(camera)}: {reason}')
+
+    def _is_overdue(self, camera: str, waiting: Waiting) -> bool:
+        """By the time of receipt: stamps are of another clock, in a replay of another year."""
+        age_s, limit_s = time.monotonic() - waiting.received_s, self.max_latency_s
+        if limit_s <= 0 or age_s <= limit_s:
+            return False
+        with self._changed:
+            c = self._cameras[camera]
+            c.count(overdue=c.counts.overdue + 1)
+        self._report(
+            f'Dropped an image{_of(camera)}: overdue, received {age_s:.2f} s ago, and '
+            f'max_latency_s is {limit_s:g}'
+        )
+        return True
 
     def _fail(
         self, camera: str, waiting: Waiting, error: Exception, *, stepped: bool = False

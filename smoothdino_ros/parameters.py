@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
-ENGINES = ('auto', 'torch')
+ENGINES = ('auto', 'torch', 'onnxruntime', 'onnxruntime:openvino', 'onnxruntime:tensorrt')
 
 _LONGEST_16UC1_M = 65.535  # the last millimetre that 16 bits hold
 
@@ -43,7 +43,11 @@ class NodeParameters:
         'Temporal adapter: a directory, a file, a published .pth, or none; '
         'empty takes the one that lies with the model.',
     )
-    engine: str = _parameter('auto', 'What runs the network: auto or torch.')
+    engine: str = _parameter(
+        'auto',
+        'What runs the network: auto, torch, onnxruntime, onnxruntime:openvino or '
+        'onnxruntime:tensorrt; auto takes what suits the device.',
+    )
     device: str = _parameter(
         'auto',
         'Where the network runs: auto, cpu, cuda, cuda:<index> or mps; auto takes the best.',
@@ -79,10 +83,31 @@ class NodeParameters:
         'at most 65.535 with 16UC1.',
         live=True,
     )
+    focal_correction: bool = _parameter(
+        True,
+        'Whether depth is scaled by the focal length of the camera (its camera_info) over that of '
+        'the camera which the model was trained with.',
+        live=True,
+    )
+    publish_points: bool = _parameter(
+        True, 'Whether depth/points is published to those who subscribe to it.', live=True
+    )
+    points_stride: int = _parameter(
+        1, 'Every how many-th row and column of pixels becomes points: 1 to 64.', live=True
+    )
+    publish_color: bool = _parameter(
+        True, 'Whether depth/image_color is published to those who subscribe to it.', live=True
+    )
     max_rate_hz: float = _parameter(
         0.0,
         'Most frames per second taken from each camera: 0 (no limit) or more; '
         'frames that come sooner are dropped.',
+        live=True,
+    )
+    max_latency_s: float = _parameter(
+        0.0,
+        'Longest time in seconds from the receipt of an image to its depth: 0 (no limit) or more; '
+        'what would come later is dropped and counted as overdue.',
         live=True,
     )
     temporal: bool = _parameter(
@@ -128,6 +153,8 @@ class NodeParameters:
             + (f' and at most {limit:g} with 16UC1' if limit < math.inf else ''),
         )
         _check(self, 'max_rate_hz', 0 <= self.max_rate_hz < math.inf, '0 (no limit) or more')
+        _check(self, 'points_stride', 1 <= self.points_stride <= 64, '1 to 64')
+        _check(self, 'max_latency_s', 0 <= self.max_latency_s < math.inf, '0 (no limit) or more')
         _check(self, 'max_gap_s', 0 < self.max_gap_s < math.inf, 'more than 0')
         _check(self, 'diagnostics_period_s', 0.1 <= self.diagnostics_period_s <= 60, '0.1 to 60')
 

@@ -16,6 +16,14 @@ from smoothdino_model.checkpoint import CheckpointError, load_adapter
 from smoothdino_model.model import SmoothDino
 from smoothdino_model.sample_room import SampleRoom
 
+ARMS = {
+    'control': {'previous': False},
+    'previous': {'current': False, 'align': False, 'recurrent': False},
+    'both': {'align': False, 'recurrent': False},
+    'aligned': {'recurrent': False},
+    'gated': {'recurrent': False, 'gated': True},
+    'recurrent': {},
+}
 WIDTHS = {'small': 384, 'base': 768, 'large': 1024, 'giant': 1536}
 GRID = (9, 11)
 
@@ -66,7 +74,7 @@ def clip(n_frames: int, seed: int = 0, height: int = 70, width: int = 98) -> tor
 @pytest.mark.parametrize('make', [tiny_dpt, tiny_depth_anything])
 @pytest.mark.parametrize('settings', [{}, {'previous': False}, {'current': False},
                                       {'current': False, 'previous': False},
-                                      {'recurrent': False}, {'align': False}],
+                                      {'recurrent': False}, {'align': False}, {'gated': True}],
                          ids=str)  # fmt: skip
 @torch.inference_mode()
 def test_before_training_depth_is_plain_depth_bit_for_bit(make, settings):
@@ -131,12 +139,49 @@ def test_after_training_the_previous_frame_counts(make):
     assert not torch.allclose(depth_m, swapped_m, atol=1e-6)
 
 
-def test_without_previous_features_only_the_motion_counts():
+def test_without_previous_features_nothing_of_time_counts():
+    """So that it can stand as a control: neither features nor motion of the frame before."""
     adapter = adapter_with_weights(previous=False)
     current = features()
     levels = adapted(adapter, current, features(seed=1), shift=(1.0, 0.0))
-    assert equal(levels, adapted(adapter, current, features(seed=2), shift=(1.0, 0.0)))
-    assert not equal(levels, adapted(adapter, current, features(seed=1), shift=(2.0, 0.0)))
+    other = adapted(adapter, current, features(seed=2), shift=(2.0, 0.0), confidence=0.7)
+    assert equal(levels, other)
+    assert not equal(levels, current.levels)
+
+
+def test_a_gate_lets_previous_features_through_by_their_confidence():
+    """At full confidence nothing changes, at none only the motion channels are left."""
+    plain = adapter_with_weights()
+    gated = TemporalAdapter(replace(plain.config, gated=True))
+    gated.load_state_dict(plain.state_dict())
+    current, previous, other = (features(seed=seed) for seed in (0, 1, 2))
+    assert equal(adapted(gated, current, previous), adapted(plain, current, previous))
+    half = adapted(gated, current, previous, confidence=0.6)
+    assert not equal(half, adapted(plain, current, previous, confidence=0.6))
+    assert equal(
+        adapted(gated, current, previous, confidence=0.0),
+        adapted(gated, current, other, confidence=0.0),
+    )
+
+
+@pytest.mark.parametrize('settings', ARMS.values(), ids=ARMS.keys())
+@torch.inference_mode()
+def test_adapters_of_one_budget_have_equal_size_and_cost(settings):
+    """Whatever they see: capacity must not pass for time."""
+    budget = 800_000
+    config = AdapterConfig(192, **settings).within(budget)
+    adapter = TemporalAdapter(config)
+    assert sum(p.numel() for p in adapter.parameters()) == pytest.approx(budget, rel=0.02)
+    seen = features(192)
+    with FlopCounterMode(display=False) as counter:
+        adapted(adapter, seen, seen)
+    expected = 2 * budget * GRID[0] * GRID[1] * 9 / 10  # a tenth of the weights sees one token
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.03)
+
+
+def test_a_budget_too_small_for_anything_is_refused():
+    with pytest.raises(ValueError, match='5000 are too few'):
+        AdapterConfig(192).within(5000)
 
 
 @pytest.mark.parametrize('channels', WIDTHS.values(), ids=WIDTHS.keys())

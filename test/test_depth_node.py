@@ -168,12 +168,15 @@ def observer(node):
 
 
 def expected(model_dir, frames, stamps_ns, max_depth_m: float) -> list[np.ndarray]:
-    """The pipeline's own depths of the same frames, put into the node's range."""
+    """The pipeline's own depths of the same frames, put into the node's range.
+
+    The focal length is that of the camera process.
+    """
     pipeline = DepthPipeline.from_pretrained(model_dir, max_gap_s=2.0)
     depths = []
     for stamp_ns in stamps_ns:
         rgb = frames[(stamp_ns - START_NS) // PERIOD_NS % len(frames)]
-        frame = CameraFrame(rgb, stamp_ns, 'camera_optical_frame')
+        frame = CameraFrame(rgb, stamp_ns, 'camera_optical_frame', focal=500 / rgb.shape[1])
         depth = pipeline.step({'': frame})[''].depth_m
         depths.append(np.where(depth > max_depth_m, np.inf, np.where(depth < 0.1, -np.inf, depth)))
     return depths

@@ -22,7 +22,7 @@ class Answers:
             cameras,
             read=self._read,
             step=self._step,
-            publish=lambda camera, _, result: self.published.append((camera, result)),
+            publish=lambda camera, _, __, result: self.published.append((camera, result)),
             report=self.reports.append,
             **options,
         )
@@ -166,3 +166,37 @@ def test_stopping_joins_the_thread_in_mid_step_and_without_one():
         answers.offer('front', 'a', 1)
     assert threading.active_count() == before
     Answers().worker.stop()  # never started
+
+
+def test_what_is_overdue_is_neither_worked_on_nor_published_and_counted():
+    with Answers(blocked=True, max_latency_s=0.2) as answers:
+        answers.offer('front', 'late in its step', 1)
+        answers.entered.acquire()
+        answers.offer('front', 'late in its slot', 2)
+        time.sleep(0.25)
+        answers.let(1)
+        answers.until(lambda: answers.worker.counts()['front'].overdue == 2)
+        answers.let(1)
+        answers.offer('front', 'in time', 3)
+        answers.until(lambda: answers.published)
+        counts = answers.worker.counts()['front']
+    assert answers.published == [('front', 'in time')]
+    assert [batch['front'].message for batch in answers.batches] == ['late in its step', 'in time']
+    assert answers.batches[-1]['front'].skipped_ns == (2,)  # it came, so it bridges the gap
+    assert (counts.received, counts.overdue, counts.answered) == (3, 2, 1)
+    assert 'overdue' in answers.reports[0]
+
+
+def test_the_limit_of_the_latency_can_change_at_any_time():
+    with Answers(blocked=True) as answers:
+        answers.offer('front', 'a', 1)
+        answers.entered.acquire()
+        answers.worker.max_latency_s = 0.01
+        time.sleep(0.05)
+        answers.let(1)
+        answers.until(lambda: answers.worker.counts()['front'].overdue)
+        answers.worker.max_latency_s = 0.0
+        answers.offer('front', 'b', 2)
+        answers.let(1)
+        answers.until(lambda: answers.published)
+    assert answers.published == [('front', 'b')]

@@ -4,22 +4,30 @@
 import os
 import random
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+from made_recordings import PERIOD_NS, START_NS, write_bag
 
 pytest.importorskip('launch_ros', reason='launch_ros is not installed (it comes with apt)')
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
+from diagnostic_msgs.msg import DiagnosticArray
 from launch import LaunchDescription
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import Image
+
+from smoothdino_model.pipeline import CameraFrame, DepthPipeline
+from smoothdino_model.sample_room import SampleRoom
 
 ROOT = Path(__file__).parent.parent
 # What `ros2 launch FILE name:=value ...` does.
@@ -49,11 +57,15 @@ def installed(tmp_path_factory) -> Path:
     marker.parent.mkdir(parents=True)
     marker.touch()
     for name in ('depth_node', 'sample_camera'):
-        executable = prefix / 'lib' / 'smoothdino_ros' / name
-        executable.parent.mkdir(parents=True, exist_ok=True)
-        executable.write_text(f'#!/bin/sh\nexec {sys.executable} -m smoothdino_ros.{name} "$@"\n')
-        executable.chmod(0o755)
+        executable(prefix / 'lib' / 'smoothdino_ros' / name, '-m', f'smoothdino_ros.{name}')
     return prefix
+
+
+def executable(path: Path, *arguments: object) -> None:
+    """A program that runs Python with these arguments and then its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} {" ".join(map(str, arguments))} "$@"\n')
+    path.chmod(0o755)
 
 
 @pytest.fixture
@@ -91,7 +103,7 @@ class Launched:
     def __exit__(self, *_) -> None:
         os.killpg(self.process.pid, signal.SIGINT)  # a terminal sends it to all of them
         try:
-            self.process.wait(30)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -99,20 +111,27 @@ class Launched:
 
 def call(node, kind, name, request):
     client = node.create_client(kind, name)
-    assert client.wait_for_service(30.0), name
-    future = client.call_async(request)
-    rclpy.spin_until_future_complete(node, future, timeout_sec=30.0)
-    return future.result()
+    assert client.wait_for_service(180.0), name
+    for _ in range(36):  # a service that has not yet learnt of the client does not answer
+        future = client.call_async(request)
+        rclpy.spin_until_future_complete(node, future, timeout_sec=5.0)
+        if future.done():
+            return future.result()
+    raise TimeoutError(name)
 
 
-def wait_for(node, condition, timeout_s: float = 60.0) -> bool:
+def state(node, name: str) -> str:
+    return call(node, GetState, f'{name}/get_state', GetState.Request()).current_state.label
+
+
+def wait_for(node, condition, timeout_s: float = 180.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline:
         rclpy.spin_once(node, timeout_sec=0.1)
     return bool(condition())
 
 
-@pytest.mark.parametrize('name', ['depth', 'demo'])
+@pytest.mark.parametrize('name', ['depth', 'demo', 'replay'])
 def test_every_argument_is_described(name):
     description = runpy.run_path(str(ROOT / 'launch' / f'{name}.launch.py'))
     arguments = description['generate_launch_description']()
@@ -139,8 +158,8 @@ def test_depth_launch(observer, tiny_model_dir, tmp_path):
         'log_level': 'warn',
     }
     with Launched(tmp_path / 'log', 'depth.launch.py', **arguments) as launched:
-        state = call(observer, GetState, '/robot/depth/get_state', GetState.Request())
-        assert state.current_state.label == 'active', launched.log.read_text()
+        active = wait_for(observer, lambda: state(observer, '/robot/depth') == 'active')
+        assert active, launched.log.read_text()
         assert wait_for(observer, lambda: observer.count_subscribers('/camera/image_raw'))
         assert wait_for(observer, lambda: observer.count_subscribers('/camera/camera_info'))
         assert wait_for(observer, lambda: observer.count_publishers('/robot/depth/image'))
@@ -160,8 +179,7 @@ def test_depth_launch(observer, tiny_model_dir, tmp_path):
 def test_without_autostart_it_waits(observer, tmp_path):
     arguments = {'autostart': 'false', 'camera_info': '/elsewhere/info'}
     with Launched(tmp_path / 'log', 'depth.launch.py', **arguments):
-        state = call(observer, GetState, '/depth/get_state', GetState.Request())
-        assert state.current_state.label == 'unconfigured'
+        assert state(observer, '/depth') == 'unconfigured'
 
 
 def test_demo_launch(observer, tiny_model_dir, tmp_path):
@@ -172,3 +190,75 @@ def test_demo_launch(observer, tiny_model_dir, tmp_path):
         assert wait_for(observer, lambda: len(received) >= 2), launched.log.read_text()
     assert received[0].encoding == '32FC1'
     assert launched.process.returncode == 0
+
+
+@pytest.fixture
+def player(monkeypatch, tmp_path):
+    """`ros2 bag play`: that of a ROS 2 installation, or what stands for it."""
+    ros2 = shutil.which('ros2')
+    if (
+        ros2
+        and subprocess.run([ros2, 'bag', 'play', '--help'], capture_output=True).returncode == 0
+    ):
+        return
+    executable(tmp_path / 'bin' / 'ros2', ROOT / 'test' / 'play_bag.py')
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=os.pathsep)
+
+
+def test_a_bag_that_loops_is_replayed_in_its_own_time_and_starts_afresh_each_time(
+    observer, player, tiny_model_dir, tmp_path
+):
+    pictures = [SampleRoom(3, height=48, width=64).frame(3 * i).rgb for i in range(8)]
+    bag = write_bag(tmp_path / 'bag', pictures, 'sqlite3')
+    params_file = tmp_path / 'params.yaml'
+    params_file.write_text(
+        '/**:\n  ros__parameters:\n    max_depth_m: 1000\n    min_depth_m: 0\n    device: cpu\n'
+        '    focal_correction: false\n'
+    )
+    received: list[Image] = []
+    diagnostics: list[DiagnosticArray] = []
+    observer.create_subscription(Image, '/depth/image', received.append, 50)
+    observer.create_subscription(DiagnosticArray, '/diagnostics', diagnostics.append, 10)
+    arguments = {
+        'bag': bag,
+        'image': '/cam/image_raw',
+        'loop': 'true',
+        'rate': 0.2,
+        'model': tiny_model_dir,
+        'params_file': params_file,
+    }
+
+    def laps() -> int:
+        return 1 + sum(b < a for a, b in pairwise(map(stamp_ns, received)))
+
+    with Launched(tmp_path / 'log', 'replay.launch.py', **arguments) as launched:
+        assert wait_for(observer, lambda: laps() >= 3), launched.log.read_text()
+        diagnostics.clear()
+        assert wait_for(observer, lambda: diagnostics)
+    assert 'Traceback' not in launched.log.read_text()
+
+    stamps_ns = [stamp_ns(one) for one in received]
+    assert set(stamps_ns) <= {START_NS + i * PERIOD_NS for i in range(8)}
+    assert 0 <= stamp_ns(diagnostics[0]) - START_NS < 10**9  # the bag's time, years ago
+    pipeline = DepthPipeline.from_pretrained(tiny_model_dir, device='cpu')
+    resets = 0
+    for i, message in enumerate(received):
+        place = (stamps_ns[i] - START_NS) // PERIOD_NS
+        depth_m = np.frombuffer(message.data, np.float32).reshape(48, 64)
+        wanted = pipeline.step({'': CameraFrame(pictures[place], stamps_ns[i])})['']
+        np.testing.assert_allclose(depth_m[depth_m > 0], wanted.depth_m[depth_m > 0], rtol=1e-3)
+        if i and stamps_ns[i] < stamps_ns[i - 1]:
+            resets += 1
+            assert 'stamp went back' in wanted.reset
+            pipeline_of_one = DepthPipeline.from_pretrained(tiny_model_dir, device='cpu')
+            alone = pipeline_of_one.step({'': CameraFrame(pictures[place], 0)})[''].depth_m
+            np.testing.assert_array_equal(wanted.depth_m, alone)
+    assert resets >= 2
+    camera = diagnostics[-1].status[1]
+    values = {one.key: one.value for one in camera.values}
+    assert int(values['resets']) >= 3
+    assert 'stamp went back' in values['last reset']
+
+
+def stamp_ns(message) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec

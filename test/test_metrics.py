@@ -3,10 +3,14 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
+import torch
+import torchmetrics
 
 from smoothdino_model import metrics
+from smoothdino_model.sample_room import SampleRoom
 
 TRUTH_M = np.array([[1.0, 2.0], [4.0, 5.0]])
 DEPTH_M = np.array([[1.0, 1.0], [5.0, 4.0]])  # ratios 1, 2, 1.25, 1.25
@@ -122,3 +126,104 @@ def test_flicker_needs_two_frames(count):
 def test_flicker_needs_a_truth_for_every_frame():
     with pytest.raises(ValueError, match='zip'):
         metrics.flicker([DEPTH_M] * 3, [TRUTH_M] * 2)
+
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_what_torchmetrics_has_too_agrees(seed):
+    rng = np.random.default_rng(seed)
+    truth_m, depth_m = rng.uniform(0.5, 9, (2, 3, 20, 30))
+    both = torch.from_numpy(depth_m), torch.from_numpy(truth_m)
+    squared = torchmetrics.functional.mean_squared_error(*both).item()
+    relative = torchmetrics.functional.mean_absolute_percentage_error(*both).item()
+    assert metrics.mse(depth_m, truth_m) == pytest.approx(squared, rel=1e-9)
+    assert metrics.abs_rel(depth_m, truth_m) == pytest.approx(relative, rel=1e-9)
+
+
+def moved(*, forward_m: float = 0.0, turned: float = 0.0) -> np.ndarray:
+    """current_from_previous of a camera that went forward and turned about its y axis."""
+    motion = np.eye(4)
+    motion[0, 0] = motion[2, 2] = math.cos(turned)
+    motion[0, 2], motion[2, 0] = -math.sin(turned), math.sin(turned)
+    motion[2, 3] = -forward_m
+    return motion
+
+
+def tae(previous_m, current_m, motion) -> float:
+    return metrics.temporal_alignment_error(
+        previous_m, current_m, current_from_previous=motion, focal_px=50.0
+    )
+
+
+def test_alignment_error_of_a_wall_by_hand():
+    """Ahead lies a wall at 4 m, then at 3 m; one tenth too far it is at 4.4 m, then at 3.3 m."""
+    wall_m = np.ones((30, 40))
+    assert tae(4 * wall_m, 3 * wall_m, moved(forward_m=1)) == pytest.approx(0, abs=1e-12)
+    # Of 4.4 m there should be 3.4 left, of 3.3 m there should have been 4.3.
+    expected = (0.1 / 3.3 + 0.1 / 4.4) / 2
+    assert tae(4.4 * wall_m, 3.3 * wall_m, moved(forward_m=1)) == pytest.approx(expected)
+    # Without motion a jump of the scale by a tenth is what remains.
+    expected = (0.4 / 4.4 + 0.4 / 4.0) / 2
+    assert tae(4.0 * wall_m, 4.4 * wall_m, np.eye(4)) == pytest.approx(expected)
+
+
+def test_alignment_error_needs_the_right_pose_and_minds_what_is_hidden():
+    room = SampleRoom(1_000_003, height=120, width=160, focal_px=130.0)
+    before, now = room.frame(30), room.frame(39)
+    motion = np.linalg.solve(now.world_from_camera, before.world_from_camera)
+
+    def error(depth_m, motion):
+        return metrics.temporal_alignment_error(
+            before.depth_m, depth_m, current_from_previous=motion, focal_px=130.0
+        )
+
+    assert error(now.depth_m, motion) < 0.01
+    assert error(now.depth_m, np.eye(4)) > 0.1
+    assert error(1.1 * now.depth_m, motion) == pytest.approx(0.095, abs=0.01)
+    holed_m = now.depth_m.copy()
+    holed_m[:60] = np.nan
+    assert error(holed_m, motion) < 0.01
+
+
+def test_alignment_error_of_two_views_with_nothing_in_common():
+    wall_m = np.ones((30, 40))
+    assert math.isnan(tae(wall_m, wall_m, moved(turned=math.pi)))
+
+
+def test_alignment_error_refuses_maps_of_two_shapes():
+    with pytest.raises(ValueError, match='two depth maps of one shape'):
+        tae(np.ones((3, 4)), np.ones((4, 3)), np.eye(4))
+
+
+def textured(height: int = 120, width: int = 160) -> np.ndarray:
+    noise = np.random.default_rng(5).uniform(0, 255, (height, width, 3)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2.5)
+    return cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def test_the_flow_finds_where_each_pixel_was():
+    """Two views of a picture, the second 6 px further right in it and 4 px higher."""
+    picture = textured()
+    was_at = metrics.optical_flow(picture[10:100, 10:130], picture[6:96, 16:136])
+    y, x = np.mgrid[:90, :120]
+    found = np.isfinite(was_at).all(axis=-1)
+    assert found[10:-10, 10:-10].mean() > 0.95
+    np.testing.assert_allclose(was_at[found][:, 0] - x[found], 6, atol=0.6)
+    np.testing.assert_allclose(was_at[found][:, 1] - y[found], -4, atol=0.6)
+    assert not found[:, -4:].any()  # these columns were not in view before
+    assert not found[:2].any()
+
+
+def test_depth_that_moves_with_the_picture_is_consistent():
+    picture = textured()
+    depth_m = 1 + picture[..., 0] / 60
+    was_at = metrics.optical_flow(picture[10:100, 10:130], picture[6:96, 16:136])
+    previous_m, current_m = depth_m[10:100, 10:130], depth_m[6:96, 16:136]
+    floor = metrics.flow_consistency(previous_m, current_m, was_at)
+    assert floor < 0.01
+    assert metrics.flow_consistency(previous_m, 1.2 * current_m, was_at) == pytest.approx(
+        math.log(1.2), abs=floor
+    )
+    assert metrics.flow_consistency(previous_m, previous_m, was_at) > 5 * floor
+    holed_m = np.where(current_m > 3, np.nan, current_m)
+    assert metrics.flow_consistency(previous_m, holed_m, was_at) < 0.01
+    assert math.isnan(metrics.flow_consistency(previous_m, np.nan * current_m, was_at))

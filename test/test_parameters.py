@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from smoothdino_ros import parameters
 from smoothdino_ros.parameters import NodeParameters, changed, from_values
 
 CONFIG = Path(__file__).parent.parent / 'config' / 'depth.yaml'
@@ -46,6 +47,12 @@ def test_an_integer_will_do_for_a_number_and_nothing_else_is_converted():
         ('max_depth_m', float('inf')),
         ('max_rate_hz', -1.0),
         ('max_gap_s', 0.0),
+        ('max_latency_s', -0.1),
+        ('max_latency_s', float('nan')),
+        ('points_stride', 0),
+        ('points_stride', 2.0),
+        ('publish_points', 1),
+        ('focal_correction', 'yes'),
         ('max_gap_s', float('nan')),
         ('temporal', 1),
         ('diagnostics_period_s', 0.0),
@@ -87,6 +94,22 @@ def test_changes_while_configured():
     assert changed(now, {'min_depth_m': 12.0, 'max_depth_m': 80.0}).min_depth_m == 12.0
 
 
+def test_the_choices_are_those_of_the_model_side():
+    from smoothdino_model import engine
+
+    assert parameters.ENGINES == engine.ENGINES
+    assert set(parameters.PRECISIONS) == {'auto', *engine.PRECISIONS}
+
+
+def test_what_can_change_while_configured():
+    live = {f.name for f in dataclasses.fields(NodeParameters) if f.metadata['live']}
+    assert live == {
+        *('depth_encoding', 'min_depth_m', 'max_depth_m', 'max_rate_hz', 'max_gap_s'),
+        *('focal_correction', 'publish_points', 'points_stride', 'publish_color'),
+        *('max_latency_s', 'diagnostics_period_s'),
+    }
+
+
 def test_the_config_file_holds_every_default():
     (namespace,) = (written := yaml.safe_load(CONFIG.read_text()))
     assert namespace == '/**'
@@ -114,8 +137,6 @@ def test_importing_the_node_loads_no_network():
 
 def test_declared_with_descriptions_and_open_to_any_type():
     rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
-    from smoothdino_ros import parameters
-
     context = rclpy.Context()
     arguments = ['--ros-args', '-p', 'max_depth_m:=20', '-p', 'cameras:=[front]']
     rclpy.init(args=arguments, context=context)

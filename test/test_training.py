@@ -1,194 +1,279 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: what is drawn, what is learnt, and that nothing is lost when it is killed."""
+"""Training: which parts learn what, what a run leaves behind, and the arms of the ablation."""
 
 import json
-import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import tiny_depth_anything, tiny_smoothdino
 from safetensors.torch import load_file
+from small_training import CONFIGS, fit, small
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.data.clips import TRAINED_FOCAL, Window, augmented
-from training.data.nyu import NyuWindows
-from training.data.room import unseen_room
-from training.data.stream import FromStep, WindowStream
-from training.losses import gradient_matching, masked_mse, scale_change, scale_invariant_log
-
-REPOSITORY = Path(__file__).parents[1]
-CONFIGS = REPOSITORY / 'training' / 'configs'
-
-
-def stream(**settings) -> WindowStream:
-    return WindowStream(
-        **{
-            'seed': 3,
-            'size': (56, 70),
-            'window': 2,
-            'strides': (1, 5),
-            'room_share': 1.0,
-            'nyu_root': None,
-        }
-        | settings
-    )
-
-
-def test_a_sample_depends_on_seed_and_index_alone():
-    forward, backward, other = stream(), stream(), stream(seed=4)
-    ahead = [forward[i] for i in range(3)]
-    behind = [backward[i] for i in (2, 1, 0)][::-1]
-    for a, b in zip(ahead, behind, strict=True):
-        assert torch.equal(a['rgb'], b['rgb'])
-        assert torch.equal(a['depth_m'], b['depth_m'])
-    assert not torch.equal(ahead[0]['rgb'], other[0]['rgb'])
-    assert ahead[0]['rgb'].shape == (2, 56, 70, 3)
-    assert list(FromStep(4, 7)) == [4, 5, 6]
-
-
-def test_a_crop_lengthens_the_focal_length_and_so_shortens_the_trained_depth():
-    truth_m = np.full((1, 100, 140), 2.0, np.float32)
-    window = Window(np.zeros((1, 100, 140, 3), np.uint8), truth_m, TRAINED_FOCAL)
-    cropped = augmented(window, np.random.default_rng(0))
-    part = cropped.rgb.shape[2] / 140
-    assert part < 0.99
-    assert math.isclose(cropped.focal, TRAINED_FOCAL / part, rel_tol=0.02)
-    np.testing.assert_allclose(cropped.at_trained_focal().depth_m, 2.0 * part, rtol=0.02)
-
-
-def test_a_room_seen_with_a_longer_lens_is_trained_as_a_nearer_one():
-    focal_px = TRAINED_FOCAL * 70
-    near = stream().rooms.window(np.random.default_rng(0), 1, index=0)
-    scaled = near.at_trained_focal()
-    np.testing.assert_allclose(
-        scaled.depth_m * near.focal, near.depth_m * TRAINED_FOCAL, rtol=1e-5
-    )
-    assert unseen_room(0, height=56, width=70).intrinsics.fx_px == pytest.approx(focal_px)
-
-
-def test_held_out_blocks_of_nyu_keep_their_distance(nyu_root):
-    train = {path for block in NyuWindows(nyu_root, part='train').blocks for path in block}
-    held_out = [path for block in NyuWindows(nyu_root, part='val').blocks for path in block]
-    assert 0.1 < len(held_out) / len(train) < 0.4
-    for path in held_out:
-        number = int(path.stem)
-        neighbours = {path.with_stem(str(number + step)) for step in range(-3, 4)}
-        assert not neighbours & train
-    rng = np.random.default_rng(0)
-    window = NyuWindows(nyu_root, part='train').window(rng, 4, 5)
-    assert window.rgb.shape == (4, 480, 640, 3)
-    assert np.nanmin(window.depth_m) > 0.3
-    assert np.nanmax(window.depth_m) <= 10
-
-
-def test_losses_by_hand():
-    truth_m = torch.full((1, 2, 8, 8), 2.0)
-    truth_m[0, 0, 0, 0] = math.nan
-    depth_m = truth_m.nan_to_num(7.0) * torch.tensor([1.0, math.e]).view(1, 2, 1, 1)
-    depth_m.requires_grad_()
-    expected = (2 * math.e - 2) ** 2 * 64 / 127
-    assert masked_mse(depth_m, truth_m).item() == pytest.approx(expected, rel=1e-5)
-    assert scale_change(depth_m, truth_m).item() == pytest.approx(1.0, rel=1e-5)
-    # Frame 0 is perfect; frame 1 is off by exactly one in the logarithm, and nothing else.
-    assert scale_invariant_log(depth_m, truth_m).item() == pytest.approx(0.25, rel=1e-4)
-    assert scale_invariant_log(depth_m, truth_m, invariance=1).item() == pytest.approx(0, abs=1e-5)
-    assert gradient_matching(depth_m, truth_m).item() == pytest.approx(0, abs=1e-5)
-    scale_invariant_log(depth_m, truth_m).backward()
-    assert depth_m.grad.isfinite().all()
-
-
-def small(config: str, *, steps: int, **model) -> dict:
-    """Give a shipped configuration made small enough for a test."""
-    settings = yaml.safe_load((CONFIGS / config).read_text())
-    settings['trainer'] |= {
-        'max_steps': steps,
-        'precision': '32-true',
-        'accelerator': 'cpu',
-        'limit_val_batches': 0,
-    }
-    settings['trainer']['callbacks'][0]['init_args']['every_n_train_steps'] = 2
-    settings['data'] |= {'size': [56, 70], 'room_share': 1.0, 'batch_size': 2}
-    settings['model'] |= {'input_height': 56} | model
-    return settings
-
+from smoothdino_model.checkpoint import load_adapter, load_model, save_model
+from smoothdino_model.model import SmoothDino
+from smoothdino_model.sample_room import SampleRoom
+from training import ablate, train
+from training.losses import LossWeights
+from training.module import DepthTraining
+from training.network import AdapterSize, NetworkSize, fresh_network
 
 TINY = {'hidden': 24, 'layers': 4, 'heads': 2, 'neck': [8, 8, 16, 16], 'fusion': 16}
+ARMS = yaml.safe_load((CONFIGS / 'ablation_arms.yaml').read_text())
 
 
-def train(folder: Path, settings: dict, *arguments: str) -> subprocess.Popen:
-    folder.mkdir(exist_ok=True)
-    (folder / 'config.yaml').write_text(yaml.safe_dump(settings))
-    environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}
-    return subprocess.Popen(
-        [sys.executable, '-m', 'training.train', 'fit', '--config', 'config.yaml', *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def windows(batch: int = 2, length: int = 3) -> dict[str, torch.Tensor]:
+    room = SampleRoom(0, height=56, width=70)
+    frames = [room.frame(40 * b + 3 * t) for b in range(batch) for t in range(length)]
+    return {
+        'rgb': torch.stack([torch.from_numpy(f.rgb) for f in frames]).unflatten(
+            0, (batch, length)
+        ),
+        'depth_m': torch.stack([torch.from_numpy(f.depth_m) for f in frames]).unflatten(
+            0, (batch, length)
+        ),
+    }
 
 
-def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+def training(model: Path, **settings) -> DepthTraining:
+    module = DepthTraining(**{'parts': ['adapter'], 'backbone': str(model)} | settings)
+    module.setup('fit')
+    module.log = lambda *_, **__: None  # there is no trainer
+    return module
+
+
+def gradients(module: DepthTraining) -> dict[str, torch.Tensor]:
+    module.zero_grad()
+    module.training_step(windows(), 0).backward()
+    return {
+        name: value.grad.clone()
+        for name, value in module.named_parameters()
+        if value.requires_grad
+    }
+
+
+def test_windows_give_what_the_stream_gives(tiny_model_dir):
+    """Training sees the model that the robot runs, adapter and state and all."""
+    module = training(tiny_model_dir, adapter=str(tiny_model_dir))
+    rgb = windows()['rgb']
+    streaming, state, streamed = load_model(tiny_model_dir), None, []
+    with torch.inference_mode():
+        for t in range(rgb.shape[1]):
+            depth_m, state = streaming(rgb[:, t], state)
+            streamed.append(depth_m)
+        together = module(rgb)
+    torch.testing.assert_close(together, torch.stack(streamed, dim=1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('parts', [['adapter'], ['decoder'], ['encoder', 'decoder', 'adapter']])
+def test_the_named_parts_learn_and_no_other(tiny_model_dir, parts):
+    module = training(tiny_model_dir, parts=parts, adapter=str(tiny_model_dir))
+    learnt = gradients(module)
+    network = module.model.backbone.network
+    members = {
+        'encoder': [
+            f'model.backbone.network.backbone.{n}' for n, _ in network.backbone.named_parameters()
+        ],
+        'decoder': [
+            f'model.backbone.network.{part}.{n}'
+            for part in ('neck', 'head')
+            for n, _ in getattr(network, part).named_parameters()
+        ],
+        'adapter': [f'model.adapter.{n}' for n, _ in module.model.adapter.named_parameters()],
+    }
+    for part, names in members.items():
+        share = len(learnt.keys() & set(names)) / len(names)
+        assert share > 0.9 if part in parts else share == 0
+
+
+def test_what_depth_does_not_depend_on_is_left_out(tiny_model_dir):
+    """Several processes would wait for its gradient: a mask token, for example."""
+    module = training(tiny_model_dir, parts=['encoder', 'decoder'])
+    left_out = [name for name, value in module.named_parameters() if not value.requires_grad]
+    assert any(name.endswith('mask_token') for name in left_out)
+    with torch.no_grad():
+        before = module(windows()['rgb'])
+        for name, value in module.named_parameters():
+            if name in left_out:
+                value.add_(1.0)
+        assert torch.equal(module(windows()['rgb']), before)
+    learnt = gradients(module)
+    assert learnt
+    assert all(gradient.isfinite().all() for gradient in learnt.values())
+
+
+def test_an_adapter_learns_nothing_of_first_frames(tiny_model_dir):
+    module = training(tiny_model_dir, adapter=str(tiny_model_dir), loss=LossWeights(silog=1.0))
+    batch = windows()
+    expected = module.training_step(batch, 0)
+    batch['depth_m'][:, 0] = 9.0
+    assert torch.equal(module.training_step(batch, 0), expected)
+    with pytest.raises(ValueError, match=r'data\.window: expected at least 2 frames'):
+        module.training_step({name: value[:, :1] for name, value in batch.items()}, 0)
+
+
+def test_the_published_regulariser_holds_depth_where_it_was(tiny_model_dir):
+    """It is zero for a fresh adapter, grows with the change, and pulls back."""
+    alone = LossWeights(mse=0.0, original=1.0)
+    fresh = training(tiny_model_dir, adapter=AdapterSize(hidden=8), loss=alone)
+    assert fresh.training_step(windows(), 0) == 0
+    module = training(tiny_model_dir, adapter=str(tiny_model_dir), loss=alone)
+    before = module.training_step(windows(), 0)
+    optimizer = torch.optim.SGD(module.model.adapter.parameters(), lr=1e-3)
+    before.backward()
+    optimizer.step()
+    assert module.training_step(windows(), 0) < before
+    with pytest.raises(ValueError, match=r'loss\.original'):
+        training(tiny_model_dir, parts=['decoder'], loss=alone)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        ({'parts': []}, 'parts: expected some of encoder, decoder, adapter'),
+        ({'parts': ['head']}, r"got \['head'\]"),
+        ({'adapter': None}, "'adapter' is to be trained"),
+        ({'parts': ['encoder'], 'features': 'x'}, 'features: expected a frozen encoder'),
+        ({'adapter': AdapterSize(parameters=100)}, '100 are too few'),
+    ],
+    ids=str,
+)
+def test_settings_without_sense_are_refused_in_words(tiny_model_dir, settings, words):
+    with pytest.raises(ValueError, match=words):
+        training(tiny_model_dir, **{'adapter': AdapterSize(hidden=8)} | settings)
+
+
+def test_an_adapter_without_a_class_token_to_learn_from_trains(tmp_path):
+    """Depth Anything's decoder does not look at it."""
+    save_model(SmoothDino(tiny_smoothdino().backbone.__class__(tiny_depth_anything())), tmp_path)
+    module = training(tmp_path, adapter=AdapterSize(hidden=8))
+    learnt = gradients(module)
+    assert len(learnt) == len(list(module.model.adapter.parameters()))
+
+
+def test_a_fresh_network_tells_pictures_apart_at_once():
+    """Its features and depth vary with what is seen: no dead last ReLU, no lost signal."""
+    torch.manual_seed(0)
+    network = fresh_network(NetworkSize())
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        depth_m = network(torch.randn(4, 3, 112, 154, generator=generator)).predicted_depth
+    assert 1.5 < depth_m.mean() < 3.5
+    assert depth_m.std(dim=0).mean() > 0.02
+    assert (depth_m > 0).float().mean() > 0.99
+
+
+@pytest.mark.parametrize('config', sorted(path.name for path in CONFIGS.glob('*.yaml')))
+def test_every_shipped_configuration_is_one(config, capsys):
+    if config == 'ablation_arms.yaml':
+        lines = [
+            f'--{key}={json.dumps(value)}' for arm in ARMS.values() for key, value in arm.items()
+        ]
+        config = 'ablation.yaml'
+    else:
+        lines = []
+    arguments = ['fit', '--config', str(CONFIGS / config), *lines, '--print_config']
+    with pytest.raises(SystemExit) as ended:
+        train.main(arguments)
+    assert ended.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)['model']['parts']
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory) -> Path:
+    """A network trained from nothing, by the first of the bundled model's configurations."""
     folder = tmp_path_factory.mktemp('trained')
-    finish(train(folder, small('room_1_coarse.yaml', steps=8, network=TINY)))
-    return folder / 'runs' / 'room_1_coarse' / 'model'
+    changes = {
+        'trainer.max_steps': 4,
+        'trainer.val_check_interval': 2,
+        'trainer.callbacks.0.init_args.every_n_train_steps': 2,
+        'model.network': TINY,
+        'data.room_share': 1.0,
+        'data.batch_size': 2,
+        'data.val_windows': 2,
+    }
+    fit(small('room_1_coarse.yaml', changes, folder))
+    return folder / 'runs' / 'room_1_coarse'
 
 
-def test_a_killed_run_resumed_ends_with_the_same_weights(trained, tmp_path):
-    settings = small('room_1_coarse.yaml', steps=8, network=TINY)
-    process = train(tmp_path, settings)
-    checkpoints = tmp_path / 'runs' / 'room_1_coarse' / 'checkpoints'
-    deadline = time.monotonic() + 120
-    while not (checkpoints / 'last.ckpt').exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / 'runs' / 'room_1_coarse' / 'model').exists()
-    finish(train(tmp_path, settings, '--ckpt_path', 'last'))
-    resumed = load_file(tmp_path / 'runs' / 'room_1_coarse' / 'model' / 'model.safetensors')
-    alone = load_file(trained / 'model.safetensors')
-    assert resumed.keys() == alone.keys()
-    assert all(torch.equal(resumed[name], alone[name]) for name in alone)
+def test_a_run_leaves_curves_and_a_model_that_loads(trained):
+    curves = EventAccumulator(str(trained))
+    curves.Reload()
+    tags = curves.Tags()
+    assert {'train/loss', 'train/silog', 'train/gradient', 'val/mse', 'val/abs_rel'} <= set(
+        tags['scalars']
+    )
+    assert [event.step for event in curves.Scalars('val/mse')] == [1, 3]
+    model = load_model(trained / 'model')
+    assert model.adapter is None
+    assert model.backbone.input_height == 56
 
 
-def test_an_adapter_is_trained_on_a_frozen_base_and_then_evaluated(trained, tmp_path):
-    settings = small('room_3_adapter.yaml', steps=3, model=str(trained))
-    settings['data']['window'] = 3
-    finish(train(tmp_path, settings))
-    model = tmp_path / 'runs' / 'room_3_adapter' / 'model'
-    before, after = (load_file(path / 'model.safetensors') for path in (trained, model))
+def test_an_adapter_is_trained_on_a_frozen_base(trained, tmp_path):
+    """With pictures of validation windows, and the best adapter so far as it was then."""
+    best = {'class_path': 'training.callbacks.ExportModel',
+            'init_args': {'adapter_only': True, 'monitor': 'val/mse'}}  # fmt: skip
+    changes = {
+        'trainer.max_steps': 3,
+        'trainer.val_check_interval': 1,
+        'trainer.callbacks.0': {'class_path': 'training.callbacks.DepthPictures'},
+        'model.backbone': str(trained / 'model'),
+        'data.room_share': 1.0,
+        'data.window': 3,
+        'data.batch_size': 2,
+        'data.val_windows': 3,
+    }
+    config = small('room_3_adapter.yaml', changes, tmp_path)
+    fit(config, '--trainer.callbacks+', json.dumps(best))
+    run = tmp_path / 'runs' / 'room_3_adapter'
+    before = load_file(trained / 'model' / 'model.safetensors')
+    after = load_file(run / 'model' / 'model.safetensors')
     assert all(torch.equal(before[name].half(), after[name]) for name in before)
-    weights = load_file(model / 'adapter.safetensors')
+    weights = load_file(run / 'model' / 'adapter.safetensors')
     assert all(weights[name].any() for name in weights if name.endswith('weight'))
+    assert load_adapter(run / 'adapter').config == load_adapter(run / 'model').config
 
-    table = tmp_path / 'rows.json'
-    arguments = f'--source room --model {model} --rooms 1 --frames 3 --size 56x70 --json {table}'
-    printed = subprocess.run(
-        [sys.executable, '-m', 'training.evaluate', *arguments.split()],
-        cwd=REPOSITORY,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    rows = {row['name']: row for row in json.loads(table.read_text())['rows']}
-    assert list(rows) == ['mean_map', 'per_frame', 'temporal']
-    assert all(name in printed for name in rows)
-    assert rows['mean_map']['frames'] == 3
-    assert rows['per_frame']['mse'] != rows['temporal']['mse']
-    assert rows['per_frame']['rmse'] == pytest.approx(math.sqrt(rows['per_frame']['mse']))
+    curves = EventAccumulator(str(run))
+    curves.Reload()
+    assert {'train/scale_change', 'val/flicker'} <= set(curves.Tags()['scalars'])
+    pictures = curves.Images('val/rgb_depth_truth')
+    assert [(p.width, p.height, p.step) for p in pictures] == [
+        (3 * 70, 3 * 56, n) for n in (1, 2, 3)
+    ]
+
+
+def test_passes_are_counted_by_the_data(tiny_model_dir, tmp_path):
+    changes = {'model.backbone': str(tiny_model_dir), 'data.room_share': 1.0}
+    config = small('room_3_adapter.yaml', changes, tmp_path)
+    with pytest.raises(ValueError, match=r'expected data\.epochs'):
+        fit(config, '--trainer.max_epochs', '10')
+
+
+def test_an_arm_is_trained_once_and_its_adapter_is_what_evaluation_takes(
+    tiny_model_dir, tmp_path, capfd
+):
+    changes = {
+        'trainer.max_steps': 2,
+        'trainer.limit_val_batches': 0,
+        'model.backbone': str(tiny_model_dir),
+        'model.features': str(tmp_path / 'features'),
+        'model.adapter.parameters': 100_000,
+        'data.room_share': 1.0,
+        'data.batch_size': 2,
+    }
+    config = small('ablation.yaml', changes, tmp_path)
+    arguments = ['--config', str(config), '--output', str(tmp_path / 'arms'), '--seeds', '3']
+    ablate.main([*arguments, '--arms', 'control', '--data.window=2'])
+    adapter = tmp_path / 'arms' / 'control_3' / 'adapter'
+    config = load_adapter(adapter).config
+    assert (config.current, config.previous) == (True, False)
+    first = (adapter / 'adapter.safetensors').stat().st_mtime_ns
+    ablate.main([*arguments, '--arms', 'control'])
+    assert (adapter / 'adapter.safetensors').stat().st_mtime_ns == first
+    printed = capfd.readouterr().out
+    assert 'control_3 is done' in printed
+    assert f'control_3={adapter}' in printed
+    with pytest.raises(SystemExit, match='expected some of biases, control'):
+        ablate.main([*arguments, '--arms', 'nothing'])

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One camera of the node: its topics, and what is remembered of it between messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from smoothdino_model.camera_info import (
+    depth_camera_info,
+    intrinsics_of,
+    is_distorted,
+    is_rectified,
+)
+from smoothdino_model.recordings import Intrinsics
+from smoothdino_ros import conversions
+from smoothdino_ros.depth_colors import depth_colors
+from smoothdino_ros.diagnostics import Tracking
+from smoothdino_ros.inference_worker import CameraCounts, Waiting
+from smoothdino_ros.parameters import NodeParameters
+from smoothdino_ros.point_cloud import point_cloud_message
+from smoothdino_ros.topics import WatchedSubscription, watched_publisher
+
+if TYPE_CHECKING:
+    from smoothdino_model.pipeline import CameraFrame, DepthResult
+
+_NO_INFO = 'no camera_info has come'
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    """The camera_info as it is for one image, and the pinhole in it or the reason for none."""
+
+    info: CameraInfo | None = None
+    intrinsics: Intrinsics | None = None
+    fault: str = _NO_INFO
+
+
+class Camera:
+    """Publishers from the start; subscriptions between `subscribe` and `unsubscribe`.
+
+    `frame` and `publish` are for the worker's thread, in turns; the rest is for the executor's.
+    """
+
+    def __init__(self, node: LifecycleNode, prefix: str) -> None:
+        self._node, self._prefix = node, prefix
+        self._depth = watched_publisher(node, Image, f'{prefix}depth/image')
+        self._depth_info = watched_publisher(node, CameraInfo, f'{prefix}depth/camera_info')
+        self._points = watched_publisher(node, PointCloud2, f'{prefix}depth/points')
+        self._color = watched_publisher(node, Image, f'{prefix}depth/image_color')
+        self._inputs: list[WatchedSubscription] = []
+        self._rectified = False
+        self._info: CameraInfo | None = None
+        self._calibration = _Calibration()  # of the frame in work
+        self._said: set[str] = set()
+        self.tracking = Tracking()
+        self.reported = CameraCounts()  # when last told of
+
+    def subscribe(
+        self, p: NodeParameters, on_image: Callable[[Image | CompressedImage], None]
+    ) -> None:
+        self.tracking, self.reported, self._info = Tracking(), CameraCounts(), None
+        # First, because the executor takes what is ready in this order: an image and its info that
+        # come at the same moment belong together.
+        info = WatchedSubscription(
+            self._node,
+            CameraInfo,
+            f'{self._prefix}camera_info',
+            self._on_info,
+            without='depth is not scaled by the focal length and depth/camera_info and '
+            'depth/points stay empty',
+        )
+        self._inputs.append(info)
+        kind, topic = (
+            (CompressedImage, 'image/compressed')
+            if p.image_transport == 'compressed'
+            else (Image, 'image')
+        )
+        image = WatchedSubscription(
+            self._node, kind, self._prefix + topic, on_image, without='there is no depth'
+        )
+        self._inputs.append(image)
+        self._rectified = is_rectified(image.topic)
+
+    def unsubscribe(self) -> None:
+        for one in self._inputs:
+            one.destroy()
+        self._inputs = []
+
+    def destroy(self) -> None:
+        self.unsubscribe()
+        for publisher in (self._depth, self._depth_info, self._points, self._color):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def check_topics(self) -> None:
+        """Warn, once, where nothing arrives."""
+        for one in self._inputs:
+            one.check()
+
+    def wanted(self, p: NodeParameters) -> bool:
+        """Whether anybody would see an answer."""
+        outputs = [self._depth, self._depth_info]
+        outputs += [self._points] if p.publish_points else []
+        outputs += [self._color] if p.publish_color else []
+        return any(one.get_subscription_count() > 0 for one in outputs)
+
+    def frame(self, waiting: Waiting, p: NodeParameters) -> CameraFrame:
+        """The picture for the pipeline. Raises ValueError on one that cannot be decoded."""
+        from smoothdino_model.pipeline import CameraFrame  # loaded with the model, not before
+
+        rgb = conversions.rgb_from_message(waiting.message)
+        self._calibration = self._calibrated(waiting.message.header, *rgb.shape[:2])
+        pinhole = self._calibration.intrinsics
+        return CameraFrame(
+            rgb=rgb,
+            stamp_ns=waiting.stamp_ns,
+            frame_id=waiting.message.header.frame_id,
+            skipped_ns=waiting.skipped_ns,
+            focal=pinhole.fx_px / pinhole.width if pinhole and p.focal_correction else None,
+        )
+
+    def publish(
+        self, waiting: Waiting, frame: CameraFrame, result: DepthResult, p: NodeParameters
+    ) -> None:
+        header, calibration = waiting.message.header, self._calibration
+        range_m = {'min_depth_m': p.min_depth_m, 'max_depth_m': p.max_depth_m}
+        if calibration.info is not None and self._depth_info.get_subscription_count() > 0:
+            self._depth_info.publish(calibration.info)
+        if self._depth.get_subscription_count() > 0:
+            self._depth.publish(
+                conversions.depth_message(
+                    result.depth_m, header, encoding=p.depth_encoding, **range_m
+                )
+            )
+        pinhole = calibration.intrinsics
+        if p.publish_points and pinhole and self._points.get_subscription_count() > 0:
+            self._points.publish(
+                point_cloud_message(
+                    result.depth_m, frame.rgb, pinhole, header, stride=p.points_stride, **range_m
+                )
+            )
+        if p.publish_color and self._color.get_subscription_count() > 0:
+            self._color.publish(
+                conversions.rgb_message(depth_colors(result.depth_m, **range_m), header)
+            )
+        self.tracking = Tracking(
+            resets=self.tracking.resets + (result.reset is not None),
+            last_reset=result.reset or self.tracking.last_reset,
+            shift_px=result.shift_px,
+            confidence=result.confidence,
+            scale=result.scale,
+            uncalibrated=calibration.fault,
+            frame_id=header.frame_id[:80],
+        )
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._info = message
+
+    def _calibrated(self, header: object, height: int, width: int) -> _Calibration:
+        if self._info is None:  # of which the watched subscription speaks
+            return _Calibration()
+        info = depth_camera_info(self._info, header, height=height, width=width)
+        if not self._rectified and is_distorted(info):
+            self._warn_once(
+                'distortion',
+                'The camera_info tells of a distorted image, and the name of the image topic of '
+                'none that is rectified: depth, points and scale are off towards the edges. Put '
+                "image_proc's image_rect in between (RectifyNode).",
+            )
+        try:
+            pinhole = intrinsics_of(info, height=height, width=width, rectified=self._rectified)
+        except ValueError as error:
+            self._warn_once(
+                'calibration',
+                'Depth is not scaled by the focal length, and there are no points, because of '
+                f'the camera_info: {error}.',
+            )
+            return _Calibration(info, None, str(error))
+        return _Calibration(info, pinhole, '')
+
+    def _warn_once(self, kind: str, text: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            of = f'{self._prefix.rstrip("/")}: ' if self._prefix else ''
+            self._node.get_logger().warning(of + text)
