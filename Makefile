@@ -1,5 +1,6 @@
 # make demo   a camera, the depth node and a viewer: INPUT=folder|video|bag OUTPUT=dir MODEL=m VIEWER=rerun
 # make test   everything CI runs: lint, types, the colcon build, the tests
+# make soak   the long tests of what the node survives, then half an hour of load: MINUTES=30 OUTPUT=dir
 # make setup  the virtual environment in .venv, which the others make for themselves
 # make lint, make build, make clean
 
@@ -19,7 +20,7 @@ PINS := cat constraints.txt
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: setup demo test lint build clean sample-room
+.PHONY: setup demo test soak lint build clean sample-room notebooks
 
 setup: $(STAMP)
 
@@ -62,8 +63,16 @@ build: setup
 test: lint build
 	SMOOTHDINO_INSTALL=$(abspath $(BUILD)/install/smoothdino_ros) $(PY) -m pytest
 
+soak: setup
+	SMOOTHDINO_SOAK=1 $(PY) -m pytest test/test_fuzz.py test/test_survival.py --timeout 7200
+	$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),30) --output $(or $(OUTPUT),soak_output)
+
+# With the bundled model as it is now; to be committed after every change of it.
+notebooks: setup
+	$(PY) notebooks/save.py
+
 clean:
-	rm -rf $(BUILD) demo_output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(BUILD) demo_output soak_output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
 # The bundled model, trained anew in runs/, resumed where it was broken off: an hour of a desktop CPU.
 sample-room: setup

@@ -37,7 +37,10 @@ setup(
         'tqdm>=4.60',
         'transformers>=4.48',
     ],
-    extras_require={'viewer': ['rerun-sdk>=0.23']},
+    extras_require={
+        'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
+        'viewer': ['rerun-sdk>=0.23'],
+    },
     zip_safe=False,
     entry_points={
         'console_scripts': [
