@@ -12,6 +12,7 @@ from torch.nn import functional
 from smoothdino_model.backbone import Features
 
 # Channels that tell every patch how the frame moved: dx and dy in patches, and the confidence.
+# A control that sees the current frame alone has none of them.
 _MOTION_CHANNELS = 3
 
 
@@ -22,9 +23,10 @@ class AdapterConfig:
     ``channels`` and ``n_levels`` are the encoder's. ``hidden`` channels keep ViT-S under 6 % of a
     plain frame's FLOPs. ``current`` and ``previous`` say whose features it sees; with neither it
     is one constant offset per channel, which is all that a published SmoothDINOv2 checkpoint
-    amounts to. ``align`` first moves the previous features by the measured shift; ``recurrent``
-    takes the adapted features of the previous frame instead of the encoder's. A shift measured
-    with less than ``min_confidence`` counts as none.
+    amounts to, and with the current ones alone it knows nothing of time. ``align`` first moves the
+    previous features by the measured shift, ``gated`` multiplies them by its confidence, and
+    ``recurrent`` takes the adapted features of the previous frame instead of the encoder's. A
+    shift measured with less than ``min_confidence`` counts as none.
     """
 
     channels: int
@@ -34,6 +36,7 @@ class AdapterConfig:
     previous: bool = True
     align: bool = True
     recurrent: bool = True
+    gated: bool = False
     min_confidence: float = 0.5
 
     def __post_init__(self) -> None:
@@ -46,6 +49,23 @@ class AdapterConfig:
     @property
     def sees_features(self) -> bool:
         return self.current or self.previous
+
+    @property
+    def seen(self) -> int:
+        """Channels that the layers see."""
+        motion = _MOTION_CHANNELS if self.previous else 0
+        return self.channels * (self.current + self.previous) + motion
+
+    def within(self, parameters: int) -> AdapterConfig:
+        """Give the same adapter as wide as ``parameters`` weights allow.
+
+        Adapters that see more are narrower: at equal size they cost equally many FLOPs as well.
+        """
+        per_level = parameters / self.n_levels - 2 * self.channels  # without the last biases
+        hidden = round(per_level / (10 * (self.seen + self.channels) + 2))  # 3x3, and linear
+        if hidden < 1:
+            raise ValueError(f'parameters: {parameters} are too few for one hidden channel')
+        return replace(self, hidden=hidden)
 
 
 class TemporalAdapter(nn.Module):
@@ -67,10 +87,9 @@ class TemporalAdapter(nn.Module):
                 }
             )
             return
-        seen = config.channels * (config.current + config.previous) + _MOTION_CHANNELS
         self.patches = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(seen, config.hidden, 3, padding=1),
+                nn.Conv2d(config.seen, config.hidden, 3, padding=1),
                 nn.ReLU(),
                 _zeroed(nn.Conv2d(config.hidden, config.channels, 3, padding=1)),
             )
@@ -78,7 +97,7 @@ class TemporalAdapter(nn.Module):
         )
         self.class_token = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(seen, config.hidden),
+                nn.Linear(config.seen, config.hidden),
                 nn.ReLU(),
                 _zeroed(nn.Linear(config.hidden, config.channels)),
             )
@@ -131,8 +150,11 @@ class TemporalAdapter(nn.Module):
         if self.config.previous:
             if self.config.align:
                 previous = _moved(previous, grid, motion[:, :2])
-            seen.append(functional.layer_norm(previous, shape))
-        seen.append(motion[:, None].expand(-1, tokens.shape[1], -1))
+            previous = functional.layer_norm(previous, shape)
+            if self.config.gated:
+                previous = previous * motion[:, None, 2:]
+            seen.append(previous)
+            seen.append(motion[:, None].expand(-1, tokens.shape[1], -1))
         stacked = torch.cat(seen, dim=-1)  # (B, 1 + N, S)
         class_delta = self.class_token[level](stacked[:, :1])
         patches = stacked[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))  # (B, S, h, w)

@@ -1,139 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far off a model's depth is, and how steady, per frame and with its temporal adapter.
+"""How far off depth is, and how steady: plain per frame, and with any number of adapters.
 
-``python -m training.evaluate --model sample-room --source room`` streams frames through the same
-pipeline that the node runs and prints a table beside the mean depth map, the score of knowing
-nothing but the room's average.
+``python -m training.evaluate --source room nyu --model sample-room`` streams frames through the
+model once, and through each adapter, and prints a table beside the mean depth map, the score of
+knowing nothing but the average. ``--source bag`` judges what a node published instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from smoothdino_model.metrics import abs_rel, delta, flicker, log10, mse
-from smoothdino_model.pipeline import CameraFrame, DepthPipeline
-from training.data.clips import Window
-from training.data.nyu import NyuWindows, read_window
-from training.data.room import RoomWindows, room_window, unseen_room
+from smoothdino_model.whole_files import written_whole
+from training.evaluation import stretches
+from training.evaluation.intervals import rows
+from training.evaluation.measure import Measured, measure
+from training.evaluation.methods import Methods, named_adapters
+from training.evaluation.plots import SCENES, write_plots
+from training.evaluation.recorded import measure_recorded
+from training.evaluation.stretches import Source
+from training.evaluation.table import table
 
-_RATE_HZ = 30
-_MEAN_MAP_FRAMES = 300
-_COLUMNS = ('mse', 'rmse', 'abs_rel', 'log10', 'delta1', 'delta2', 'delta3', 'flicker')
+_SIZE = (240, 320)  # of rooms and NYUv2
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        _evaluate(args)
+    except ValueError as error:  # what was expected and what came, in words
+        parser.exit(1, f'{parser.prog}: {error}\n')
+
+
+def _evaluate(args: argparse.Namespace) -> None:
     all_rows = []
     for source in args.source:
-        if source == 'room':
-            n_clips = args.rooms
-            clips = _room_clips(n_clips, args.frames, args.stride, args.size)
-            mean_map_m = _room_mean_map(args.size)
+        if source == 'bag':
+            measured, title = _measured_bag(args)
         else:
-            blocks = NyuWindows(args.root, part='val').blocks
-            n_clips = len(blocks)
-            clips = (read_window(block).resized(*args.size) for block in blocks)
-            mean_map_m = _nyu_mean_map(args.root, args.size)
-        rows = evaluate(
-            tqdm(clips, total=n_clips, unit='clip', leave=False),
-            model=args.model,
-            adapter=args.adapter,
-            mean_map_m=mean_map_m,
-            device=args.device,
-        )
-        print(_table(rows, title=f'{args.model} on {n_clips} unseen clips of {source}'))
-        all_rows += [{'source': source, **row} for row in rows]
+            measured, title = _measured(source, args)
+        of_source = rows(measured, block=args.block)
+        print(table(of_source, title=title), end='\n\n')
+        all_rows += [{'source': source, **row} for row in of_source]
+        if args.plots:
+            written = write_plots(measured, args.plots, source=source)
+            print(f'{len(written)} pictures in {args.plots}')
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({'rows': all_rows}, indent=2) + '\n', encoding='utf-8')
+        with written_whole(args.json) as place:
+            place.write_text(json.dumps({'rows': all_rows}, indent=2) + '\n', encoding='utf-8')
 
 
-def evaluate(
-    clips: Iterable[Window],
-    *,
-    model: str,
-    adapter: str | None = None,
-    mean_map_m: np.ndarray,
-    device: str = 'auto',
-) -> list[dict]:
-    """Give one row of figures per way of estimating depth, over all clips."""
-    pipelines = {
-        'per_frame': DepthPipeline.from_pretrained(model, device=device, temporal=False),
-        'temporal': DepthPipeline.from_pretrained(model, adapter=adapter, device=device),
-    }
-    figures: dict[str, list[dict]] = {'mean_map': [], **{name: [] for name in pipelines}}
-    for clip in clips:
-        truths_m = list(clip.depth_m)
-        figures['mean_map'].append(_figures([mean_map_m] * len(truths_m), truths_m))
-        for name, pipeline in pipelines.items():
-            pipeline.reset()
-            depths_m = [
-                pipeline.step({'clip': CameraFrame(rgb, stamp_ns=i)})['clip'].depth_m
-                for i, rgb in enumerate(clip.rgb)
-            ]
-            figures[name].append(_figures(depths_m, truths_m))
-    return [_row(name, per_clip) for name, per_clip in figures.items()]
+def _measured(kind: str, args: argparse.Namespace) -> tuple[Measured, str]:
+    methods = Methods(
+        args.model,
+        named_adapters(args.model, args.adapter),
+        device=args.device,
+        precision=args.precision,
+    )
+    source = _source(kind, args)
+    measured = measure(
+        tqdm(source.stretches, unit='clip', leave=False),
+        methods,
+        mean_map_m=source.mean_map_m,
+        pictured_scenes=SCENES if args.plots else 0,
+    )
+    return measured, f'{args.model} on {len(source.stretches)} clips of {kind}'
 
 
-def _figures(depths_m: list[np.ndarray], truths_m: list[np.ndarray]) -> dict:
-    return {
-        'frames': len(truths_m),
-        'mse': mse(depths_m, truths_m),
-        'abs_rel': abs_rel(depths_m, truths_m),
-        'log10': log10(depths_m, truths_m),
-        **{f'delta{power}': delta(depths_m, truths_m, power=power) for power in (1, 2, 3)},
-        'flicker': flicker(depths_m, truths_m),
-    }
+def _source(kind: str, args: argparse.Namespace) -> Source:
+    if kind == 'room':
+        size = args.size or _SIZE
+        return stretches.rooms(args.rooms, frames=args.frames, stride=args.stride, size=size)
+    if kind == 'nyu':
+        root = args.root or os.environ.get('NYU_ROOT')
+        if not root:
+            raise ValueError('expected the folder that holds nyu2_train/: --root or NYU_ROOT')
+        return stretches.nyu(root, split=args.split, size=args.size or _SIZE)
+    if not args.root:
+        raise ValueError('expected the folder that holds the clips: --root')
+    return stretches.clips(args.root, split=args.split, size=args.size)
 
 
-def _row(name: str, per_clip: list[dict]) -> dict:
-    weights = [clip['frames'] for clip in per_clip]
-    means = {
-        key: float(np.average([clip[key] for clip in per_clip], weights=weights))
-        for key in per_clip[0]
-        if key != 'frames'
-    }
-    return {
-        'name': name,
-        'scene': 'all',
-        'frames': sum(weights),
-        'rmse': means['mse'] ** 0.5,
-        **means,
-    }
-
-
-def _room_clips(n: int, frames: int, stride: int, size: tuple[int, int]) -> Iterator[Window]:
-    for number in range(n):
-        room = unseen_room(number, height=size[0], width=size[1])
-        yield room_window(room, 0, frames, stride)
-
-
-def _room_mean_map(size: tuple[int, int]) -> np.ndarray:
-    rooms = RoomWindows(height=size[0], width=size[1])
-    rng = np.random.default_rng(0)
-    drawn = (rooms.window(rng, 1, index=i) for i in range(_MEAN_MAP_FRAMES))
-    return np.mean([window.at_trained_focal().depth_m[0] for window in drawn], axis=0)
-
-
-def _nyu_mean_map(root: str | None, size: tuple[int, int]) -> np.ndarray:
-    windows = NyuWindows(root, part='train')
-    rng = np.random.default_rng(0)
-    drawn = (windows.window(rng, 1, 1).resized(*size) for _ in range(_MEAN_MAP_FRAMES))
-    return np.nanmean([window.depth_m[0] for window in drawn], axis=0)
-
-
-def _table(rows: list[dict], *, title: str) -> str:
-    lines = [title, f'{"":10} {"frames":>7}' + ''.join(f'{column:>9}' for column in _COLUMNS)]
-    for row in rows:
-        figures = ''.join(f'{row[column]:9.4f}' for column in _COLUMNS)
-        lines.append(f'{row["name"]:10} {row["frames"]:7}{figures}')
-    return '\n'.join(lines)
+def _measured_bag(args: argparse.Namespace) -> tuple[Measured, str]:
+    if not (args.root and args.depth_topic and args.truth_topic):
+        raise ValueError(
+            'expected for --source bag: --root BAG --depth-topic TOPIC --truth-topic TOPIC'
+        )
+    measured = measure_recorded(
+        Path(args.root),
+        depth_topic=args.depth_topic,
+        truth_topic=args.truth_topic,
+        tolerance_s=args.tolerance_s,
+    )
+    return measured, f'{args.depth_topic} against {args.truth_topic} in {args.root}'
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -145,18 +111,35 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = argparse.ArgumentParser(
+        prog='python -m training.evaluate', description=__doc__.split('\n')[0]
+    )
     add = parser.add_argument
-    add('--source', choices=('room', 'nyu'), nargs='+', required=True)
+    add('--source', choices=('nyu', 'clips', 'room', 'bag'), nargs='+', required=True)
+    add('--root', help='folder of clips, of nyu2_train/ (default: $NYU_ROOT), or the bag')
     add('--model', default='sample-room', help='as for smoothdino infer')
-    add('--adapter', default=None, help='as for smoothdino infer')
-    add('--root', default=None, help='folder that holds nyu2_train/ (default: $NYU_ROOT)')
-    add('--rooms', type=int, default=16, help='rooms, one clip each')
-    add('--frames', type=int, default=40, help='frames of a room clip')
-    add('--stride', type=int, default=3, help=f'of the {_RATE_HZ} Hz camera in a room')
-    add('--size', type=_size, default=(240, 320), help='of the frames, HEIGHTxWIDTH')
+    add(
+        *('--adapter',),
+        nargs='+',
+        default=[],
+        metavar='[NAME=]ADAPTER',
+        help='any number, each as for smoothdino infer (default: the one beside the model)',
+    )
+    add('--split', type=Path, help='evaluate what this split file lists: val_list.json')
+    add('--size', type=_size, help='of the frames, HEIGHTxWIDTH (240x320; clips: their own)')
+    add('--block', type=int, default=40, help='frames of a block that intervals are drawn from')
     add('--device', default='auto')
-    add('--json', type=Path, default=None, help='write the rows here as well')
+    add('--precision', default='fp32', help='fp32, bf16 or fp16, whatever the device')
+    add('--json', type=Path, help='write the rows here as well')
+    add('--plots', type=Path, metavar='DIR', help='write plots and strips of pictures here')
+    room = parser.add_argument_group('--source room').add_argument
+    room('--rooms', type=int, default=16, help='rooms, one clip each')
+    room('--frames', type=int, default=40, help='frames of a clip')
+    room('--stride', type=int, default=3, help='frames of a 30 Hz camera from one to the next')
+    bag = parser.add_argument_group('--source bag').add_argument
+    bag('--depth-topic', help='32FC1 or 16UC1, as published: /depth/image')
+    bag('--truth-topic', help='the true depth')
+    bag('--tolerance-s', type=float, default=0.02, help='between the stamps of one moment')
     return parser
 
 

@@ -4,109 +4,88 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import cast
+from dataclasses import replace
+from typing import Literal, cast
 
 import lightning
 import torch
 from torch import Tensor, nn
-from transformers import Dinov2Config, DPTConfig, DPTForDepthEstimation
 
-from smoothdino_model.adapter import AdapterConfig, TemporalAdapter
-from smoothdino_model.backbone import DepthBackbone
-from smoothdino_model.checkpoint import load_model, save_model
+from smoothdino_model.backbone import DepthBackbone, Features
+from smoothdino_model.checkpoint import load_adapter, load_model
 from smoothdino_model.model import SmoothDino, TemporalState
 from smoothdino_model.phase_correlation import windowed_spectrum
+from training.features import FeatureCache
 from training.losses import (
+    LossWeights,
     gradient_matching,
     log_ratio,
     masked_mse,
     scale_change,
     scale_invariant_log,
 )
+from training.network import BACKBONES, AdapterSize, NetworkSize, fresh_adapter, fresh_network
 
 PARTS = ('encoder', 'decoder', 'adapter')
-_MEAN_INDOOR_DEPTH_M = 2.5  # where the fresh head starts: at zero its last ReLU would be dead
-
-
-@dataclass(frozen=True)
-class NetworkSize:
-    """A DINOv2-shaped DPT to train from nothing."""
-
-    hidden: int = 192
-    layers: int = 6
-    heads: int = 3
-    neck: tuple[int, int, int, int] = (24, 48, 96, 192)
-    fusion: int = 48
-    image_size: int = 294
-
-
-@dataclass(frozen=True)
-class AdapterSize:
-    """A fresh adapter; see :class:`smoothdino_model.adapter.AdapterConfig`."""
-
-    hidden: int = 128
-    current: bool = True
-    previous: bool = True
-    align: bool = True
-    recurrent: bool = True
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """How much each loss counts; see training.losses."""
-
-    mse: float = 1.0
-    silog: float = 0.0
-    gradient: float = 0.0
-    scale_change: float = 0.0
+Levels = tuple[Tensor, ...]  # of windows: (B, T, 1 + N, C) each
 
 
 class DepthTraining(lightning.LightningModule):
     """Trains the named ``parts`` of a model, ``encoder``, ``decoder`` or ``adapter``.
 
-    Starts from ``model`` (anything that ``smoothdino infer --model`` takes) or, without it, from a
-    fresh network of ``network`` size whose input is ``input_height`` high. ``adapter`` adds a
-    fresh adapter. The learning rate rises over ``warmup_steps`` and falls as a cosine to zero at
-    ``trainer.max_steps``.
+    Starts from ``backbone``, one of ``small``, ``base``, ``large`` and ``giant`` (DINOv2 + DPT on
+    NYUv2) or anything that ``smoothdino infer --model`` takes, or, without it, from a fresh
+    network of ``network`` size; its input is ``input_height`` high. ``adapter`` is the size of a
+    fresh adapter, or a trained one to go on with: a directory or a published ``.pth``.
+
+    The learning rate rises over ``warmup_steps`` and then stays (``constant``) or falls as a
+    cosine to zero at the last step. ``features`` is a folder that keeps what a frozen encoder
+    gave, see :class:`training.features.FeatureCache`.
     """
 
     def __init__(
         self,
         parts: list[str],
-        model: str | None = None,
+        backbone: str | None = None,
         network: NetworkSize | None = None,
-        adapter: AdapterSize | None = None,
+        adapter: AdapterSize | str | None = None,
         input_height: int = 0,
         loss: LossWeights | None = None,
         learning_rate: float = 1e-4,
         weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.99),  # short trainings: 0.999 forgets too slowly
+        schedule: Literal['cosine', 'constant'] = 'cosine',
         warmup_steps: int = 100,
+        features: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         unknown = set(parts) - set(PARTS)
         if unknown or not parts:
             raise ValueError(f'parts: expected some of {", ".join(PARTS)}, got {parts}')
-        if model is not None:
-            backbone = load_model(model, adapter='none', input_height=input_height).backbone
+        if backbone is not None:
+            name = BACKBONES.get(backbone, backbone)
+            start = load_model(name, adapter='none', input_height=input_height).backbone
         else:
             fresh = fresh_network(network or NetworkSize())
-            backbone = DepthBackbone(fresh, input_height=input_height)
-        size = vars(adapter) if adapter else None
-        self.model = SmoothDino(
-            backbone,
-            TemporalAdapter(AdapterConfig(backbone.channels, backbone.n_levels, **size))
-            if size
-            else None,
-        )
-        self.loss_weights = loss or LossWeights()
+            start = DepthBackbone(fresh, input_height=input_height)
+        if isinstance(adapter, AdapterSize):
+            self.model = SmoothDino(start, fresh_adapter(adapter, start))
+        else:
+            self.model = SmoothDino(start, load_adapter(adapter) if adapter else None)
+        self.loss = loss or LossWeights()
         self.trained = [module for part in parts for module in self._modules_of(part)]
         self.requires_grad_(False)
         for module in self.trained:
             module.requires_grad_(True)
         self.encoder_frozen = 'encoder' not in parts
+        # A first frame has no previous one: of it an adapter learns nothing.
+        self.first_learnt = 1 if set(parts) == {'adapter'} else 0
+        if self.loss.original and not self.first_learnt:
+            raise ValueError("loss.original: expected parts ['adapter'], got {parts}")
+        if features and not self.encoder_frozen:
+            raise ValueError('features: expected a frozen encoder, got one that is trained')
+        self.cache = FeatureCache(features, start) if features else None
 
     def _modules_of(self, part: str) -> list[nn.Module]:
         network = self.model.backbone.network
@@ -118,65 +97,125 @@ class DepthTraining(lightning.LightningModule):
             raise ValueError("parts: 'adapter' is to be trained, expected the settings of one")
         return [self.model.adapter]
 
-    def forward(self, rgb: Tensor) -> Tensor:
-        """Give depth (B, T, H, W) of windows (B, T, H, W, 3).
+    def setup(self, stage: str) -> None:
+        if stage == 'fit':
+            self._leave_out_unused()
 
-        All frames are encoded at once and decoded at once; only the adapter goes one by one.
+    def _leave_out_unused(self) -> None:
+        """Freeze what no depth depends on, a mask token or layers behind the last level.
+
+        Several processes would wait for its gradient for ever.
+        """
+        side = 4 * self.model.backbone.patch
+        rgb = torch.zeros(1, 2, side, side, 3, dtype=torch.uint8, device=self.device)
+        with torch.enable_grad():
+            self(rgb).sum().backward()
+        for parameter in self.parameters():
+            parameter.requires_grad_(parameter.grad is not None)
+            parameter.grad = None
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """Give depth (B, T, H, W) in metres of windows (B, T, H, W, 3)."""
+        frame, _, adapted = self.encode(rgb)
+        return self.decode(frame, adapted)
+
+    def encode(self, rgb: Tensor) -> tuple[Features, Levels, Levels]:
+        """Encode windows (B, T, H, W, 3) all at once, and adapt them frame by frame.
+
+        Gives the features before and after, and :class:`Features` whose shape fits single frames.
         """
         batch, length = rgb.shape[:2]
         backbone = self.model.backbone
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            network_input = backbone.preprocess(rgb.flatten(0, 1))
-            features = backbone.encode_input(network_input)
+        network_input = backbone.preprocess(rgb.flatten(0, 1))
+        if self.cache:
+            features = self.cache.encode(rgb.flatten(0, 1), network_input)
+        else:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+                features = backbone.encode_input(network_input)
+        levels = tuple(level.unflatten(0, (batch, length)) for level in features.levels)
         if self.model.adapter is None:
-            return backbone.decode(features).unflatten(0, (batch, length))
+            return features, levels, levels
         spectra = windowed_spectrum(backbone.luma(network_input)).unflatten(0, (batch, length))
-        levels = [level.unflatten(0, (batch, length)) for level in features.levels]
-        adapted: list[tuple[Tensor, ...]] = []
+        adapted: list[Levels] = []
         state: TemporalState | None = None
         for t in range(length):
             frame = replace(features, levels=tuple(level[:, t] for level in levels))
             frame, state = self.model.adapt(frame, spectra[:, t], state)
             adapted.append(frame.levels)
-        together = tuple(
-            torch.stack(level, dim=1).flatten(0, 1) for level in zip(*adapted, strict=True)
-        )
-        depth_m = backbone.decode(replace(features, levels=together))
-        return depth_m.unflatten(0, (batch, length))
+        together = tuple(torch.stack(level, dim=1) for level in zip(*adapted, strict=True))
+        return features, levels, together
+
+    def decode(self, frame: Features, levels: Levels) -> Tensor:
+        """Give depth (B, T, H, W) in metres of the features of windows."""
+        shape = levels[0].shape[:2]
+        flat = replace(frame, levels=tuple(level.flatten(0, 1) for level in levels))
+        return self.model.backbone.decode(flat).unflatten(0, shape)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        depth_m, truth_m = self(batch['rgb']), batch['depth_m']
-        weights = self.loss_weights
-        terms = {
-            'mse': (weights.mse, masked_mse),
-            'silog': (weights.silog, scale_invariant_log),
-            'gradient': (weights.gradient, gradient_matching),
-            'scale_change': (weights.scale_change, scale_change),
-        }
+        truth_m = batch['depth_m']
+        first, weights = self.first_learnt, self.loss
+        if truth_m.shape[1] < (2 if first or weights.scale_change else 1):
+            raise ValueError('data.window: expected at least 2 frames for what is to be learnt')
+        frame, plain, adapted = self.encode(batch['rgb'])
+        depth_m = self.decode(frame, _frames(adapted, first, None))
+        learnt_m = truth_m[:, first:]
+        terms: dict[str, Tensor] = {}
+        if weights.mse:
+            terms['mse'] = masked_mse(depth_m, learnt_m)
+        if weights.silog:
+            terms['silog'] = scale_invariant_log(depth_m, learnt_m)
+        if weights.gradient:
+            terms['gradient'] = gradient_matching(depth_m, learnt_m)
+        if weights.original:
+            with torch.no_grad():
+                original_m = self.decode(frame, _frames(plain, first, None))
+            terms['original'] = masked_mse(depth_m, original_m)
+        if weights.scale_change:
+            all_m = depth_m
+            if first:
+                with torch.no_grad():
+                    all_m = torch.cat((self.decode(frame, _frames(adapted, 0, 1)), depth_m), dim=1)
+            terms['scale_change'] = scale_change(all_m, truth_m)
         total = depth_m.new_zeros(())
-        for name, (weight, loss) in terms.items():
-            if weight:
-                value = loss(depth_m, truth_m)
-                self.log(f'train/{name}', value)
-                total = total + weight * value
+        for name, value in terms.items():
+            self.log(f'train/{name}', value)
+            total = total + getattr(weights, name) * value
         self.log('train/loss', total, prog_bar=True)
         return total
 
-    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Log figures of all windows as ``val/…`` and of each source as ``val/<source>_…``."""
         depth_m, truth_m = self(batch['rgb']), batch['depth_m']
-        for source, name in enumerate(('room', 'nyu')):
+        self._log_figures('val/', depth_m, truth_m)
+        sources: list[str] = self.trainer.datamodule.sources  # type: ignore[attr-defined]
+        for source, name in enumerate(sources if len(sources) > 1 else []):
             of_source = batch['source'] == source
-            if not of_source.any():
-                continue
-            mine, truth = depth_m[of_source], truth_m[of_source]
-            count = int(of_source.sum())
-            self.log(f'val/{name}_mse', masked_mse(mine, truth), prog_bar=True, batch_size=count)
-            if depth_m.shape[1] > 1:
-                scale = log_ratio(mine, truth).flatten(-2).nanmedian(-1).values
-                self.log(f'val/{name}_flicker', scale.diff(dim=1).abs().mean(), batch_size=count)
+            if of_source.any():
+                self._log_figures(f'val/{name}_', depth_m[of_source], truth_m[of_source])
+        return depth_m
+
+    def _log_figures(self, prefix: str, depth_m: Tensor, truth_m: Tensor) -> None:
+        first = self.first_learnt
+        ratio = log_ratio(depth_m, truth_m)
+        figures = {
+            'mse': masked_mse(depth_m[:, first:], truth_m[:, first:]),
+            'abs_rel': torch.expm1(ratio[:, first:]).abs().nanmean(),
+        }
+        if depth_m.shape[1] > 1:
+            scale = ratio.flatten(-2).nanmedian(-1).values
+            figures['flicker'] = scale.diff(dim=1).abs().nanmean()
+        for name, value in figures.items():
+            if value.isfinite():  # no window may have two frames with truth
+                self.log(
+                    prefix + name,
+                    value,
+                    prog_bar=prefix + name == 'val/mse',
+                    batch_size=len(depth_m),
+                    sync_dist=True,
+                )
 
     def configure_optimizers(self):
-        parameters = [p for module in self.trained for p in module.parameters()]
+        parameters = [p for module in self.trained for p in module.parameters() if p.requires_grad]
         matrices = [p for p in parameters if p.ndim > 1]
         vectors = [p for p in parameters if p.ndim <= 1]  # biases and norms do not decay
         optimizer = torch.optim.AdamW(
@@ -185,13 +224,18 @@ class DepthTraining(lightning.LightningModule):
                 {'params': vectors, 'weight_decay': 0.0},
             ],
             lr=self.hparams['learning_rate'],
-            betas=(0.9, 0.99),  # short trainings: the default forgets too slowly
+            betas=self.hparams['betas'],
         )
-        warmup, last = self.hparams['warmup_steps'], self.trainer.max_steps
+        # Not trainer.estimated_stepping_batches: that opens the stream, before it is known where.
+        last = self.trainer.datamodule.steps(self.trainer)  # type: ignore[attr-defined]
+        warmup = self.hparams['warmup_steps']
+        constant = self.hparams['schedule'] == 'constant'
 
         def factor(step: int) -> float:
             if step < warmup:
                 return (step + 1) / warmup
+            if constant:
+                return 1.0
             progress = min(1.0, (step - warmup) / max(1, last - warmup))
             return 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -202,109 +246,5 @@ class DepthTraining(lightning.LightningModule):
         }
 
 
-class ExportModel(lightning.Callback):
-    """Writes the trained model to a directory that every part of the software loads."""
-
-    def __init__(self, directory: str, half: bool = False) -> None:
-        self.directory = Path(directory)
-        self.half = half
-
-    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        if trainer.is_global_zero:
-            save_model(
-                cast(DepthTraining, module).model,
-                self.directory,
-                dtype=torch.float16 if self.half else None,
-            )
-
-
-def fresh_network(size: NetworkSize) -> DPTForDepthEstimation:
-    encoder = Dinov2Config(  # type: ignore[call-arg]  # out_indices is there, says its docstring
-        hidden_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        patch_size=14,
-        image_size=size.image_size,
-        out_indices=[math.ceil(size.layers * quarter / 4) for quarter in (1, 2, 3, 4)],
-        apply_layernorm=False,
-        reshape_hidden_states=False,
-        layerscale_value=1.0,  # DINOv2's 1e-5 is for far longer trainings
-    )
-    network = DPTForDepthEstimation(
-        DPTConfig(
-            backbone_config=encoder,
-            neck_hidden_sizes=list(size.neck),
-            fusion_hidden_size=size.fusion,
-            readout_type='project',
-            is_hybrid=False,
-            head_in_index=-1,
-            use_batch_norm_in_fusion_residual=False,
-            add_projection=False,
-        )
-    )
-    _initialise(network)
-    return network
-
-
-@torch.no_grad()
-def _initialise(network: DPTForDepthEstimation) -> None:
-    """Start so that the signal keeps its size on the way through.
-
-    transformers draws every weight with a deviation of 0.02, which suits wide networks that are
-    to be fine-tuned. In one as narrow as this the picture would hardly reach the output, and
-    thousands of steps would go by before it did.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity='linear')
-    for name, module in network.neck.named_modules():
-        if isinstance(module, nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity='linear')
-        if name.endswith('convolution2'):  # residual units start as the identity
-            nn.init.zeros_(cast(nn.Conv2d, module).weight)
-    last = [module for module in network.head.modules() if isinstance(module, nn.Conv2d)][-1]
-    nn.init.normal_(last.weight, std=0.1)
-    nn.init.constant_(cast(Tensor, last.bias), _MEAN_INDOOR_DEPTH_M)
-    for name, parameter in network.named_parameters():
-        if name.endswith('patch_embeddings.projection.weight'):
-            parameter.copy_(_whitened_cosines(parameter.shape[0], parameter.shape[-1]))
-        if name.endswith('position_embeddings'):
-            parameter[0, 1:] = 0.5 * _position_waves(parameter.shape[1] - 1, parameter.shape[2])
-
-
-def _whitened_cosines(filters: int, patch: int) -> Tensor:
-    """The lowest cosines of a patch (filters, 3, patch, patch), grey ones before coloured ones.
-
-    Pictures hold less of a frequency the higher it is, about as its inverse; the filters make up
-    for it, so that a token tells edges and textures from its first step on, not colour alone.
-    """
-    t = torch.arange(patch)
-    waves = torch.cos(math.pi * (t + 0.5) * t[:, None] / patch)  # DCT-II
-    waves = waves / waves.norm(dim=1, keepdim=True)
-    gray = torch.full((3,), 3**-0.5)
-    colors = torch.tensor([[0.0, 0.5, -0.5], [0.5, -0.5, 0.0]]) * 2**0.5
-    bank = [
-        (frequency * cost + extra, color, frequency, row, column)
-        for color, cost, extra in ((gray, 1, 0), (colors[0], 3, 2), (colors[1], 3, 2))
-        for row in range(patch)
-        for column in range(patch)
-        for frequency in (math.hypot(row, column),)
-    ]
-    bank.sort(key=lambda entry: entry[0])
-    return torch.stack(
-        [
-            color[:, None, None] * torch.outer(waves[row], waves[column]) * max(0.12, 0.35 * f)
-            for _, color, f, row, column in bank[:filters]
-        ]
-    )
-
-
-def _position_waves(positions: int, channels: int) -> Tensor:
-    """Sines and cosines of row and column (positions, channels) on a square grid (MAE, 2022)."""
-    side = math.isqrt(positions)
-    frequencies = 10000 ** -(torch.arange(channels // 4) / (channels // 4))
-    angles = torch.arange(side)[:, None] * frequencies  # (side, C / 4)
-    waves = torch.cat((angles.sin(), angles.cos()), dim=1)  # (side, C / 2)
-    rows = waves[:, None].expand(-1, side, -1)
-    columns = waves[None].expand(side, -1, -1)
-    return torch.cat((rows, columns), dim=2).reshape(positions, channels)
+def _frames(levels: Levels, first: int, last: int | None) -> Levels:
+    return tuple(level[:, first:last] for level in levels)

@@ -1,24 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train: ``python -m training.train fit --config training/configs/room_1_coarse.yaml``."""
+"""Train: ``python -m training.train fit --config training/configs/adapter_nyu.yaml``."""
 
 from __future__ import annotations
 
+import os
 import warnings
+from pathlib import Path
+from typing import Any
 
+import lightning
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from training.data.stream import WindowData
 from training.module import DepthTraining
 
 
-def main() -> None:
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """A checkpoint is there whole or not at all.
+
+    Lightning writes to the folder of temporary files and moves; on another disk that is a copy.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *_: Any, **__: Any) -> None:
+        path = Path(path)
+        partial = path.with_name(f'.{path.name}.partial')
+        super().save_checkpoint(checkpoint, partial)
+        os.replace(partial, path)
+
+
+class TrainingCLI(LightningCLI):
+    def instantiate_trainer(self, **settings: Any) -> lightning.Trainer:
+        """Build the trainer of one long pass through a stream that can be entered anywhere."""
+        if self._get(self.config_init, 'trainer')['max_epochs'] not in (None, 1):
+            raise ValueError(
+                'trainer.max_epochs: the stream is passed through once, expected data.epochs '
+                '(passes through the clips) or trainer.max_steps instead'
+            )
+        return super().instantiate_trainer(
+            max_epochs=1,
+            use_distributed_sampler=False,  # the stream gives each process its own samples
+            plugins=[AtomicCheckpointIO()],
+            **settings,
+        )
+
+
+def main(argv: list[str] | None = None) -> None:
     # It is: the stream is entered at the step that the checkpoint names.
     warnings.filterwarnings('ignore', message='.*your dataloader is not resumable')
-    LightningCLI(
+    # What is frozen stays as it was loaded.
+    warnings.filterwarnings('ignore', message='.*in eval mode at the start of training')
+    TrainingCLI(
         DepthTraining,
         WindowData,
         seed_everything_default=0,
         save_config_kwargs={'overwrite': True},
+        args=argv,
     )
 
 

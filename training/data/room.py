@@ -18,7 +18,7 @@ FIRST_UNSEEN_ROOM = 1_000_000
 STRIPES = 8
 SHOWINGS = 8  # of a window: drawing it costs a core as much as learning from it
 _BLOCK = 6  # windows of a stripe that are new at a time
-_WINDOWS_PER_ROOM = 4  # many views of few rooms teach those rooms; building one costs a dozen frames
+_WINDOWS_PER_ROOM = 4  # many views of few rooms teach those rooms, not rooms
 _ROOMS_AT_HAND = 3  # of a stripe
 _RIDE_FRAMES = 900  # 30 s of camera at 30 Hz
 

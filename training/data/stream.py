@@ -187,7 +187,7 @@ class WindowData(lightning.LightningDataModule):
             steps = int(samples) // self._per_step(trainer)
             interval = trainer.val_check_interval
             checks = round(1 / interval) if isinstance(interval, float) else 1
-            limits.append(steps - steps % checks)
+            limits.append(steps - steps % checks if steps > checks else steps)
         if not limits or min(limits) < 1:
             raise ValueError(
                 f'expected trainer.max_steps or data.epochs for at least one step, got {limits}'

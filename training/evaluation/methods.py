@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways of estimating depth that share one encoder: per frame, and with each adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smoothdino_model.adapter import AdapterConfig
+from smoothdino_model.backbone import Features
+from smoothdino_model.checkpoint import ADAPTER_CONFIG, load_adapter, resolve_model
+from smoothdino_model.model import SmoothDino, TemporalState
+from smoothdino_model.phase_correlation import windowed_spectrum
+from smoothdino_model.pipeline import PRECISIONS, DepthPipeline
+
+PER_FRAME = 'per_frame'
+# What a published checkpoint's network gives is within these, whatever its weights say.
+_PUBLISHED_OFFSET_M, _PUBLISHED_MOST_M = 0.001, 10.0
+
+
+class Methods:
+    """Depth of consecutive frames, plain and with each of some adapters.
+
+    What the encoder says of a frame depends on no adapter: it is asked once for all of them.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        adapters: Mapping[str, str | Path],
+        *,
+        device: str = 'auto',
+        precision: str = 'fp32',
+    ) -> None:
+        """Raise ``CheckpointError`` or ``DeviceError``, both ``ValueError``, as loading does."""
+        loaded = DepthPipeline.from_pretrained(
+            model, adapter='none', device=device, precision=precision
+        )
+        self.device = loaded.device
+        self.backbone = loaded.model.backbone
+        dtype = PRECISIONS[loaded.precision]
+        self._adapted: dict[str, SmoothDino] = {}
+        for name, path in adapters.items():
+            adapter = load_adapter(path).eval().requires_grad_(False).to(self.device, dtype)
+            self._adapted[name] = SmoothDino(self.backbone, adapter)
+        self._states: dict[str, TemporalState] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return [PER_FRAME, *self._adapted]
+
+    def reset(self) -> None:
+        """Forget the previous frames: the next one starts a stretch."""
+        self._states.clear()
+
+    @torch.inference_mode()
+    def depths(self, rgb: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Give each method's depth (T, H, W) of the next frames (T, H, W, 3), twice.
+
+        First in metres as the node has it, then as the published code evaluates it: the map of
+        the padded input squeezed to the frame's size, plus 1 mm, within 1 mm and 10 m.
+        """
+        network_input = self.backbone.preprocess(torch.from_numpy(rgb).to(self.device))
+        features = self.backbone.encode_input(network_input)
+        spectra = windowed_spectrum(self.backbone.luma(network_input))
+        depths_m, published_m = {}, {}
+        for name in self.names:
+            levels = self._adapt(name, features, spectra)
+            maps = self.backbone.decode_padded(replace(features, levels=levels))
+            depth_m = self.backbone.cut_out(maps, features, features.frame_size)
+            depths_m[name] = depth_m.cpu().numpy()
+            squeezed = functional.interpolate(maps[:, None], features.frame_size, mode='bilinear')
+            published = (squeezed[:, 0] + _PUBLISHED_OFFSET_M).clamp(max=_PUBLISHED_MOST_M)
+            published_m[name] = published.cpu().numpy()
+        return depths_m, published_m
+
+    def _adapt(self, name: str, features: Features, spectra: Tensor) -> tuple[Tensor, ...]:
+        if name == PER_FRAME:
+            return features.levels
+        adapted = []
+        for t in range(len(spectra)):
+            frame = replace(features, levels=tuple(level[t : t + 1] for level in features.levels))
+            frame, self._states[name] = self._adapted[name].adapt(
+                frame, spectra[t : t + 1], self._states.get(name)
+            )
+            adapted.append(frame.levels)
+        return tuple(torch.cat(level) for level in zip(*adapted, strict=True))
+
+
+def named_adapters(model: str | Path, given: Sequence[str]) -> dict[str, Path]:
+    """Name adapters, ``path`` or ``name=path``, by what they see or by their folders.
+
+    One that sees no features is ``published``, one that sees the current ones alone ``control``,
+    any other ``temporal``; where two are of a kind, the folder that tells them apart names them.
+    With none given it is the one beside the model; ``none`` stands for none.
+    """
+    if not given:
+        beside = resolve_model(model)
+        given = [str(beside)] if (beside / ADAPTER_CONFIG).exists() else []
+    wanted = [one.rpartition('=') for one in given if one != 'none']  # (name, '=', path)
+    unnamed = [Path(path) for name, _, path in wanted if not name]
+    kind_of = {path: _kind(load_adapter(path).config) for path in unnamed}
+    chosen: dict[str, Path] = {}
+    for name, _, text in wanted:
+        path = Path(text)
+        if not name:
+            alone = list(kind_of.values()).count(kind_of[path]) == 1
+            name = kind_of[path] if alone else _folder_of_its_own(path, unnamed)
+        if name in chosen or name in ('mean_map', PER_FRAME):
+            raise ValueError(
+                f'expected a name of its own for the adapter {path}, got {name!r}: give it one, '
+                f'--adapter NAME={path}'
+            )
+        chosen[name] = path
+    return chosen
+
+
+def _kind(config: AdapterConfig) -> str:
+    if not config.sees_features:
+        return 'published'
+    return 'temporal' if config.previous else 'control'
+
+
+def _folder_of_its_own(path: Path, among: list[Path]) -> str:
+    """The innermost part of a path that no other path has at the same depth from its end."""
+    parts = path.resolve().parts
+    others = [other.resolve().parts for other in among if other != path]
+    for depth in range(1, len(parts)):
+        if all(len(other) < depth or other[-depth] != parts[-depth] for other in others):
+            return parts[-depth]
+    return str(path)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks to train: which pretrained ones there are, and fresh ones that start well."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Dinov2Config, DPTConfig, DPTForDepthEstimation
+
+from smoothdino_model.adapter import AdapterConfig, TemporalAdapter
+from smoothdino_model.backbone import DepthBackbone
+
+# DINOv2 with DPT on NYUv2: what SmoothDINOv2 calls the size of the backbone.
+BACKBONES = {
+    size: f'facebook/dpt-dinov2-{size}-nyu' for size in ('small', 'base', 'large', 'giant')
+}
+_MEAN_INDOOR_DEPTH_M = 2.5  # where the fresh head starts: at zero its last ReLU would be dead
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """A DINOv2-shaped DPT to train from nothing."""
+
+    hidden: int = 192
+    layers: int = 6
+    heads: int = 3
+    neck: tuple[int, int, int, int] = (24, 48, 96, 192)
+    fusion: int = 48
+    image_size: int = 294
+
+
+@dataclass(frozen=True)
+class AdapterSize:
+    """A fresh adapter; see :class:`smoothdino_model.adapter.AdapterConfig`.
+
+    ``parameters``, where given, decides ``hidden``: as wide as so many weights allow.
+    """
+
+    hidden: int = 128
+    parameters: int | None = None
+    current: bool = True
+    previous: bool = True
+    align: bool = True
+    recurrent: bool = True
+    gated: bool = False
+    min_confidence: float = 0.5
+
+
+def fresh_adapter(size: AdapterSize, backbone: DepthBackbone) -> TemporalAdapter:
+    settings = asdict(size)
+    parameters = settings.pop('parameters')
+    config = AdapterConfig(backbone.channels, backbone.n_levels, **settings)
+    if parameters and config.sees_features:
+        config = config.within(parameters)
+    return TemporalAdapter(config)
+
+
+def fresh_network(size: NetworkSize) -> DPTForDepthEstimation:
+    encoder = Dinov2Config(  # type: ignore[call-arg]  # out_indices is there, says its docstring
+        hidden_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        patch_size=14,
+        image_size=size.image_size,
+        out_indices=[math.ceil(size.layers * quarter / 4) for quarter in (1, 2, 3, 4)],
+        apply_layernorm=False,
+        reshape_hidden_states=False,
+        layerscale_value=1.0,  # DINOv2's 1e-5 is for far longer trainings
+    )
+    network = DPTForDepthEstimation(
+        DPTConfig(
+            backbone_config=encoder,
+            neck_hidden_sizes=list(size.neck),
+            fusion_hidden_size=size.fusion,
+            readout_type='project',
+            is_hybrid=False,
+            head_in_index=-1,
+            use_batch_norm_in_fusion_residual=False,
+            add_projection=False,
+        )
+    )
+    _initialise(network)
+    return network
+
+
+@torch.no_grad()
+def _initialise(network: DPTForDepthEstimation) -> None:
+    """Start so that the signal keeps its size on the way through.
+
+    transformers draws every weight with a deviation of 0.02, which suits wide networks that are
+    to be fine-tuned. In one as narrow as this the picture would hardly reach the output, and
+    thousands of steps would go by before it did.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity='linear')
+    for name, module in network.neck.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity='linear')
+        if name.endswith('convolution2'):  # residual units start as the identity
+            nn.init.zeros_(cast(nn.Conv2d, module).weight)
+    last = [module for module in network.head.modules() if isinstance(module, nn.Conv2d)][-1]
+    nn.init.normal_(last.weight, std=0.1)
+    nn.init.constant_(cast(Tensor, last.bias), _MEAN_INDOOR_DEPTH_M)
+    for name, parameter in network.named_parameters():
+        if name.endswith('patch_embeddings.projection.weight'):
+            parameter.copy_(_whitened_cosines(parameter.shape[0], parameter.shape[-1]))
+        if name.endswith('position_embeddings'):
+            parameter[0, 1:] = 0.5 * _position_waves(parameter.shape[1] - 1, parameter.shape[2])
+
+
+def _whitened_cosines(filters: int, patch: int) -> Tensor:
+    """The lowest cosines of a patch (filters, 3, patch, patch), grey ones before coloured ones.
+
+    Pictures hold less of a frequency the higher it is, about as its inverse; the filters make up
+    for it, so that a token tells edges and textures from its first step on, not colour alone.
+    """
+    t = torch.arange(patch)
+    waves = torch.cos(math.pi * (t + 0.5) * t[:, None] / patch)  # DCT-II
+    waves = waves / waves.norm(dim=1, keepdim=True)
+    gray = torch.full((3,), 3**-0.5)
+    colors = torch.tensor([[0.0, 0.5, -0.5], [0.5, -0.5, 0.0]]) * 2**0.5
+    bank = [
+        (frequency * cost + extra, color, frequency, row, column)
+        for color, cost, extra in ((gray, 1, 0), (colors[0], 3, 2), (colors[1], 3, 2))
+        for row in range(patch)
+        for column in range(patch)
+        for frequency in (math.hypot(row, column),)
+    ]
+    bank.sort(key=lambda entry: entry[0])
+    return torch.stack(
+        [
+            color[:, None, None] * torch.outer(waves[row], waves[column]) * max(0.12, 0.35 * f)
+            for _, color, f, row, column in bank[:filters]
+        ]
+    )
+
+
+def _position_waves(positions: int, channels: int) -> Tensor:
+    """Sines and cosines of row and column (positions, channels) on a square grid (MAE, 2022)."""
+    side = math.isqrt(positions)
+    frequencies = 10000 ** -(torch.arange(channels // 4) / (channels // 4))
+    angles = torch.arange(side)[:, None] * frequencies  # (side, C / 4)
+    waves = torch.cat((angles.sin(), angles.cos()), dim=1)  # (side, C / 2)
+    rows = waves[:, None].expand(-1, side, -1)
+    columns = waves[None].expand(side, -1, -1)
+    return torch.cat((rows, columns), dim=2).reshape(positions, channels)
