@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DepthAnythingForDepthEstimation, DPTForDepthEstimation
+
+from smoothdino_model.dpt import fused_maps
+from smoothdino_model.focal import NYU, TrainedCamera
 
 # ImageNet statistics on the 0-255 scale, which all DINOv2 models were trained with.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -60,7 +64,8 @@ class DepthBackbone(nn.Module):
 
     ``input_height`` is the height in pixels that frames are resized to before they enter the
     network (the width follows, both to multiples of the patch); 0 takes frames as they are and
-    pads them.
+    pads them. ``trained_camera`` is the one for which its depth is metric; nothing in here scales
+    by it.
     """
 
     def __init__(
@@ -70,14 +75,18 @@ class DepthBackbone(nn.Module):
         input_height: int = 0,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
+        trained_camera: TrainedCamera = NYU,
     ) -> None:
         super().__init__()
         _check_network(network)
+        # The layout that convolutions are fastest in, on CPUs and in half precision on GPUs.
+        cast(Any, network).to(memory_format=torch.channels_last)
         self.network = network
         encoder: Any = network.config.backbone_config
         self.patch = int(encoder.patch_size)
         self.channels = int(encoder.hidden_size)
         self.n_levels = len(encoder.out_features)
+        self.trained_camera = trained_camera
         if input_height < 0 or 0 < input_height < self.patch:
             raise ValueError(
                 f'input_height: expected 0 (the size of the frames) or at least {self.patch} px '
@@ -87,8 +96,11 @@ class DepthBackbone(nn.Module):
         # Float32 whatever the network's dtype: half precision would round the pixels first.
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        luma_weights = (torch.tensor(std) * torch.tensor(LUMA)).view(1, 3, 1, 1)
+        self.register_buffer('luma_weights', luma_weights, persistent=False)
         self.mean: Tensor
         self.std: Tensor
+        self.luma_weights: Tensor
 
     @property
     def dtype(self) -> torch.dtype:
@@ -127,19 +139,26 @@ class DepthBackbone(nn.Module):
         return self.encode_input(self.preprocess(rgb))
 
     def encode_input(self, network_input: NetworkInput) -> Features:
-        pixels = network_input.pixels
         encoder = cast(nn.Module, self.network.backbone)
-        levels = encoder(pixels.to(self.dtype)).feature_maps
-        grid = (pixels.shape[2] // self.patch, pixels.shape[3] // self.patch)
-        return Features(tuple(levels), grid, network_input.content, network_input.frame_size)
+        levels = encoder(network_input.pixels.to(self.dtype)).feature_maps
+        return self.features(network_input, levels)
+
+    def features(self, network_input: NetworkInput, levels: Iterable[Tensor]) -> Features:
+        """Give levels of tokens as the features of the frames that made ``network_input``."""
+        height, width = network_input.pixels.shape[2:]
+        return Features(
+            tuple(levels),
+            (height // self.patch, width // self.patch),
+            network_input.content,
+            network_input.frame_size,
+        )
 
     def luma(self, network_input: NetworkInput) -> Tensor:
         """Give the grey image (B, h, w), without its mean, of the content of a network input."""
         at = network_input.content
         pixels = network_input.pixels
         image = pixels[:, :, at.top : at.top + at.height, at.left : at.left + at.width]
-        weights = self.std * image.new_tensor(LUMA).view(1, 3, 1, 1)
-        return (image * weights).sum(dim=1)
+        return (image * self.luma_weights).sum(dim=1)
 
     def decode(self, features: Features, size: tuple[int, int] | None = None) -> Tensor:
         """Give depth (B, height, width), float32 metres, aligned with the image.
@@ -147,15 +166,17 @@ class DepthBackbone(nn.Module):
         ``size`` is (height, width), by default the frame's own. Nothing is clamped: what the
         network returns is what comes out.
         """
-        rows, columns = features.grid
-        maps = self.network.neck(list(features.levels), rows, columns)
-        if isinstance(self.network, DepthAnythingForDepthEstimation):
-            depth = self.network.head(maps, rows, columns)
-        else:
-            depth = self.network.head(maps)
-        return self._cut_out(depth.float(), features, size or features.frame_size)
+        return self.cut_out(self.decode_padded(features), features, size or features.frame_size)
 
-    def _cut_out(self, depth: Tensor, features: Features, size: tuple[int, int]) -> Tensor:
+    def decode_padded(self, features: Features) -> Tensor:
+        """Give the network's own map (B, h, w) of the padded input, float32 metres."""
+        rows, columns = features.grid
+        maps = fused_maps(self.network.neck, features.levels, rows, columns)
+        if isinstance(self.network, DepthAnythingForDepthEstimation):
+            return self.network.head(maps, rows, columns).float()
+        return self.network.head(maps).float()
+
+    def cut_out(self, depth: Tensor, features: Features, size: tuple[int, int]) -> Tensor:
         """Sample the content's part of the map (B, h, w) at the pixel centres of ``size``."""
         at = features.content
         padded = (features.grid[0] * self.patch, features.grid[1] * self.patch)
@@ -166,7 +187,7 @@ class DepthBackbone(nn.Module):
         grid = torch.stack(torch.meshgrid(x, y, indexing='xy'), dim=-1)  # (H, W, 2)
         return functional.grid_sample(
             depth[:, None],
-            grid.expand(len(depth), -1, -1, -1),
+            grid.expand(depth.shape[0], -1, -1, -1),
             mode='bilinear',
             padding_mode='border',
             align_corners=False,

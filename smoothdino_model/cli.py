@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``smoothdino infer``, ``smoothdino info`` and ``smoothdino download``.
+"""The command line: ``smoothdino infer``, ``bag``, ``export``, ``info`` and ``download``.
 
-Exit codes: 0 done, 2 an input that cannot be used (one line says why), 130 stopped by Ctrl-C.
+Exit codes: 0 done, 2 an input that cannot be used (one line says why), 3 done with what could be
+read of a damaged bag (each loss is said), 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import cv2
 import numpy as np
@@ -27,6 +28,10 @@ from tqdm import tqdm
 
 from smoothdino_model.images import rgb_from_depth
 from smoothdino_model.recordings import UniqueNames, open_recording
+from smoothdino_model.whole_files import written_whole
+
+if TYPE_CHECKING:
+    from smoothdino_model.pipeline import DepthPipeline
 
 # torch and transformers take seconds to import: each command does so when it needs them.
 
@@ -38,15 +43,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and give the exit code."""
     args = _parser().parse_args(argv)
     logging.basicConfig(format='smoothdino: %(message)s', level=logging.WARNING)
+    logging.getLogger('smoothdino_model').setLevel(logging.INFO)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except KeyboardInterrupt:
         print('smoothdino: interrupted', file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         print(f'smoothdino: error: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
-    return 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,19 +70,33 @@ def _parser() -> argparse.ArgumentParser:
     add = infer.add_argument
     add('input', metavar='INPUT', type=Path, help='folder of images, video file or rosbag')
     add('--output', metavar='DIR', type=Path, required=True, help='made if it is not there')
-    add('--model', metavar='M', help="Hugging Face id, directory or 'sample-room' (bundled)")
-    add('--adapter', metavar='A', help="directory, file, published .pth or 'none'")
-    add('--device', metavar='D', default='auto', help='auto, cpu, cuda, cuda:1, ...')
-    add('--precision', metavar='P', default='auto', help='auto, fp32, bf16 or fp16')
-    add('--no-temporal', action='store_true', help='every frame for itself')
     add('--topic', metavar='T', help='the images in a rosbag that has several topics of them')
-    add(
-        '--input-height',
-        metavar='N',
-        type=int,
-        default=0,
-        help="pixels that the network sees; 0 is the checkpoint's or else the frame's own",
-    )
+    _add_model_arguments(infer)
+
+    bag = commands.add_parser('bag', help='a rosbag of images made into one of depth')
+    bag.set_defaults(run=_bag)
+    add = bag.add_argument
+    add('input', metavar='IN', type=Path, help='rosbag of ROS 1 or ROS 2: a folder or a file')
+    add('output', metavar='OUT', type=Path, help='rosbag of ROS 2, a folder not there yet')
+    add('--image', metavar='T', help='topic of the images, raw or compressed, if several')
+    add('--camera-info', metavar='T', help='its topic; by default the one beside the images')
+    add('--storage', default='mcap', choices=('mcap', 'sqlite3'), help='default: %(default)s')
+    add('--keep-input', action='store_true', help='copy the images and their camera_info too')
+    add('--depth-encoding', default='32FC1', choices=('32FC1', '16UC1'), help='metres or mm')
+    add('--min-depth', metavar='M', type=float, default=0.1, help='metres; closer is -Inf or 0')
+    add('--max-depth', metavar='M', type=float, default=10.0, help='metres; farther is +Inf or 0')
+    add('--no-focal-correction', action='store_true', help="depth as the model's own camera sees")
+    _add_model_arguments(bag)
+
+    export = commands.add_parser('export', help='the network as an ONNX file')
+    export.set_defaults(run=_export)
+    add = export.add_argument
+    add('model', metavar='MODEL', help="Hugging Face id, directory or 'sample-room' (bundled)")
+    add('--output', metavar='PATH', type=Path, required=True, help='a new folder, or FILE.onnx')
+    add('--size', metavar='HxW', default='480x640', help='of the frames; default: %(default)s')
+    add('--adapter', metavar='A', help="directory, file, published .pth or 'none'")
+    add('--precision', metavar='P', default='fp32', help='fp32 or fp16; default: %(default)s')
+    _add_input_height(export)
 
     info = commands.add_parser('info', help='versions, devices, bundled and cached models')
     info.set_defaults(run=_info)
@@ -88,30 +107,65 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command that runs a model takes; _pipeline reads it."""
+    add = parser.add_argument
+    add('--model', metavar='M', help="Hugging Face id, directory or 'sample-room' (bundled)")
+    add('--adapter', metavar='A', help="directory, file, published .pth or 'none'")
+    add(
+        '--engine',
+        metavar='E',
+        default='auto',
+        help='auto, torch, onnxruntime, onnxruntime:openvino or onnxruntime:tensorrt',
+    )
+    add('--device', metavar='D', default='auto', help='auto, cpu, cuda, cuda:1, ...')
+    add('--precision', metavar='P', default='auto', help='auto, fp32, bf16 or fp16')
+    add('--no-temporal', action='store_true', help='every frame for itself')
+    _add_input_height(parser)
+
+
+def _add_input_height(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--input-height',
+        metavar='N',
+        type=int,
+        default=0,
+        help="pixels that the network sees; 0 is the checkpoint's or else the frame's own",
+    )
+
+
+def _pipeline(args: argparse.Namespace) -> DepthPipeline:
+    from smoothdino_model.checkpoint import DEFAULT_MODEL
+    from smoothdino_model.pipeline import DepthPipeline
+
+    args.model = args.model or DEFAULT_MODEL
+    return DepthPipeline.from_pretrained(
+        args.model,
+        adapter=args.adapter,
+        engine=args.engine,
+        device=args.device,
+        precision=args.precision,
+        temporal=not args.no_temporal,
+        input_height=args.input_height,
+    )
+
+
 def _infer(args: argparse.Namespace) -> None:
     """Write <name>.npy and <name>.png per frame and summary.json, each whole or not at all."""
     if args.output.resolve() == args.input.resolve():
         raise ValueError(f'expected an output apart from the input, got {args.output} for both')
     with open_recording(args.input, topic=args.topic) as recording:
         args.output.mkdir(parents=True, exist_ok=True)
-        from smoothdino_model.checkpoint import DEFAULT_MODEL
-        from smoothdino_model.pipeline import CameraFrame, DepthPipeline
+        from smoothdino_model.pipeline import CameraFrame
 
-        model = args.model or DEFAULT_MODEL
-        pipeline = DepthPipeline.from_pretrained(
-            model,
-            adapter=args.adapter,
-            device=args.device,
-            precision=args.precision,
-            temporal=not args.no_temporal,
-            input_height=args.input_height,
-        )
+        pipeline = _pipeline(args)
         summary: dict[str, Any] = {
             'input': str(args.input),
             'kind': recording.kind,
-            'model': model,
+            'model': args.model,
             'adapter': args.adapter,
             'temporal': pipeline.temporal,
+            'engine': pipeline.engine,
             'device': str(pipeline.device),
             'precision': pipeline.precision,
             'preview_range_m': None,
@@ -141,8 +195,57 @@ def _infer(args: argparse.Namespace) -> None:
     print(
         f'wrote {summary["frames"]} depth maps (.npy, float32 metres), their previews (.png, 0 to '
         f'{summary["preview_range_m"][1]} m) and summary.json to {args.output} at '
-        f'{summary["fps"]:.2f} frames/s on {summary["device"]} in {summary["precision"]}'
+        f'{summary["fps"]:.2f} frames/s by {summary["engine"]} on {summary["device"]} in '
+        f'{summary["precision"]}'
     )
+
+
+def _bag(args: argparse.Namespace) -> int:
+    """Write the depth of every frame of a bag as a bag, whole or not at all."""
+    with open_recording(args.input, topic=args.image, info_topic=args.camera_info) as recording:
+        from smoothdino_model.bags import BagRecording
+        from smoothdino_model.depth_bag import DepthFormat, check_output, write_depth_bag
+
+        if not isinstance(recording, BagRecording):
+            raise ValueError(f'expected a rosbag, got {args.input}: infer takes it')
+        depth_format = DepthFormat(args.depth_encoding, args.min_depth, args.max_depth)
+        check_output(args.output)  # before a model is loaded
+        pipeline = _pipeline(args)
+        _make_deterministic(pipeline.device.type)
+        account = write_depth_bag(
+            recording,
+            args.output,
+            pipeline,
+            storage=args.storage,
+            depth_format=depth_format,
+            focal_correction=not args.no_focal_correction,
+            keep_input=args.keep_input,
+            custom_data={
+                'smoothdino_model': str(args.model),
+                'smoothdino_adapter': str(args.adapter or 'the one beside the model'),
+                'smoothdino_temporal': str(pipeline.temporal).lower(),
+                'smoothdino_engine': f'{pipeline.engine} on {pipeline.device} in {pipeline.precision}',
+                'smoothdino_focal_correction': str(not args.no_focal_correction).lower(),
+            },
+        )
+    print(f'wrote the depth of {account.frames} frames ({account.resets} resets) to {args.output}')
+    if not account.lost:
+        return 0
+    for one in account.lost[:5]:
+        print(f'smoothdino: lost: {one}', file=sys.stderr)
+    if len(account.lost) > 5:
+        print(f'smoothdino: lost: {len(account.lost) - 5} more like these', file=sys.stderr)
+    return 3
+
+
+def _make_deterministic(device_type: str) -> None:
+    """A GPU may otherwise add in another order in the next run; a CPU does not."""
+    if device_type == 'cuda':
+        import torch
+
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read at the first product
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
 
 
 @contextmanager
@@ -163,14 +266,8 @@ def _summary_at_the_end(summary: dict[str, Any], path: Path) -> Iterator[None]:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside the path and rename, so that there is never a part of a file under it."""
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as place:
+        place.write_bytes(data)
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -189,6 +286,23 @@ def _preview_far_m(depth_m: np.ndarray) -> int:
 def _preview_png(depth_m: np.ndarray, far_m: float) -> bytes:
     colored = rgb_from_depth(depth_m, near_m=0, far_m=far_m)
     return cv2.imencode('.png', colored[..., ::-1])[1].tobytes()
+
+
+def _export(args: argparse.Namespace) -> None:
+    size = re.fullmatch(r'([1-9]\d{0,4})[xX]([1-9]\d{0,4})', args.size)
+    if size is None:
+        raise ValueError(f'--size: expected HEIGHTxWIDTH such as 480x640, got {args.size!r}')
+    if args.precision not in ('fp32', 'fp16'):
+        raise ValueError(f'--precision: expected fp32 or fp16, got {args.precision!r}')
+    from smoothdino_model.checkpoint import load_model
+    from smoothdino_model.engine import set_precision
+    from smoothdino_model.export import export_onnx
+
+    model = load_model(args.model, adapter=args.adapter, input_height=args.input_height).eval()
+    set_precision(model, args.precision)
+    path = export_onnx(model, args.output, size=(int(size[1]), int(size[2])))
+    what = 'the network' if model.adapter is None else 'the network with its adapter'
+    print(f'wrote {what} for frames of {size[2]}x{size[1]} in {args.precision} to {path}')
 
 
 def _info(_: argparse.Namespace) -> None:
@@ -220,9 +334,9 @@ def _version(distribution: str) -> str | None:
 def _devices() -> list[str]:
     import torch
 
-    cpuinfo = Path('/proc/cpuinfo')
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
-    bf16 = 'bf16 in hardware' if flags & {'avx512_bf16', 'amx_bf16', 'bf16'} else 'bf16 emulated'
+    from smoothdino_model.engine import cpu_computes_in_bf16
+
+    bf16 = 'bf16 in hardware' if cpu_computes_in_bf16() else 'bf16 emulated'
     devices = [f'cpu ({torch.get_num_threads()} threads, {bf16})']
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)

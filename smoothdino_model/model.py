@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +30,19 @@ class TemporalState:
     shift_px: Tensor
     confidence: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return *self.features.levels, self.spectrum, self.valid, self.shift_px, self.confidence
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> TemporalState:
+        """Give the state of the same frames with every tensor changed."""
+        return self.with_tensors([change(tensor) for tensor in self.tensors])
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> TemporalState:
+        *levels, spectrum, valid, shift_px, confidence = tensors
+        features = replace(self.features, levels=tuple(levels))
+        return TemporalState(features, spectrum, valid, shift_px, confidence)
+
     @staticmethod
     def join(states: Sequence[TemporalState | None]) -> TemporalState | None:
         """Make one batch of single cameras' states; ``None`` stands for a first frame."""
@@ -37,15 +50,8 @@ class TemporalState:
         if known is None or len(states) == 1:
             return known
         blank = replace(known, valid=torch.zeros_like(known.valid))
-        parts = [state if state is not None else blank for state in states]
-        levels = zip(*(part.features.levels for part in parts), strict=True)
-        return TemporalState(
-            features=replace(known.features, levels=tuple(torch.cat(level) for level in levels)),
-            spectrum=torch.cat([part.spectrum for part in parts]),
-            valid=torch.cat([part.valid for part in parts]),
-            shift_px=torch.cat([part.shift_px for part in parts]),
-            confidence=torch.cat([part.confidence for part in parts]),
-        )
+        parts = [(blank if state is None else state).tensors for state in states]
+        return known.with_tensors([torch.cat(tensors) for tensors in zip(*parts, strict=True)])
 
     def split(self) -> list[TemporalState]:
         """Give the states of the single cameras, each a batch of one."""
@@ -53,18 +59,43 @@ class TemporalState:
             return [self]
         # Cloned: a view would keep the whole batch alive for as long as one camera needs it.
         return [
-            TemporalState(
-                features=replace(
-                    self.features,
-                    levels=tuple(level[i : i + 1].clone() for level in self.features.levels),
-                ),
-                spectrum=self.spectrum[i : i + 1].clone(),
-                valid=self.valid[i : i + 1].clone(),
-                shift_px=self.shift_px[i : i + 1].clone(),
-                confidence=self.confidence[i : i + 1].clone(),
-            )
+            self.with_tensors([tensor[i : i + 1].clone() for tensor in self.tensors])
             for i in range(len(self.valid))
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """How frames moved since the previous ones, as measured in the network's input.
+
+    ``shift_input_px`` (B, 2) is (dx, dy), ``confidence`` (B,) in [0, 1] and ``spectrum`` that of
+    the frames.
+    """
+
+    shift_input_px: Tensor
+    confidence: Tensor
+    spectrum: Tensor
+
+    def state_with(self, features: Features) -> TemporalState:
+        """Give the state of these frames, of which ``features`` are kept for the next ones."""
+        height, width = features.frame_size
+        at = features.content
+        dx, dy = self.shift_input_px.unbind(dim=1)
+        return TemporalState(
+            features=features,
+            spectrum=self.spectrum,
+            valid=torch.ones_like(self.confidence, dtype=torch.bool),
+            shift_px=torch.stack((dx * (width / at.width), dy * (height / at.height)), dim=1),
+            confidence=self.confidence,
+        )
+
+
+def first_state(features: Features, spectrum: Tensor) -> TemporalState:
+    """Give the state after the first frames."""
+    batch = len(spectrum)
+    nothing = spectrum.real.new_zeros(batch, 2)
+    valid = torch.ones(batch, dtype=torch.bool, device=spectrum.device)
+    return TemporalState(features, spectrum, valid, nothing, nothing[:, 0])
 
 
 class SmoothDino(nn.Module):
@@ -108,34 +139,36 @@ class SmoothDino(nn.Module):
         """Adapt encoded frames; training calls this on features that it has kept."""
         if self.adapter is None:
             raise ValueError('expected a model with an adapter, got one without')
-        batch = len(spectrum)
         if state is None:
-            nothing = spectrum.real.new_zeros(batch, 2)
-            valid = torch.ones(batch, dtype=torch.bool, device=spectrum.device)
-            return features, TemporalState(features, spectrum, valid, nothing, nothing[:, 0])
-        if state.features.frame_size != features.frame_size or len(state.valid) != batch:
-            raise ValueError(
-                f'expected frames like those of the state, {len(state.valid)} of '
-                f'{state.features.frame_size}, got {batch} of {features.frame_size}; '
-                'start afresh with state=None'
-            )
-        at = features.content
-        shift_input_px, confidence = phase_correlate(state.spectrum, spectrum, width=at.width)
-        confidence = torch.where(state.valid, confidence, 0)
-        shift_input_px = torch.where(state.valid[:, None], shift_input_px, 0)
+            return features, first_state(features, spectrum)
+        motion = self.measure(spectrum, features, state)
         adapted = self.adapter(
             features,
             state.features,
-            shift_patches=shift_input_px / self.backbone.patch,
-            confidence=confidence,
+            shift_patches=motion.shift_input_px / self.backbone.patch,
+            confidence=motion.confidence,
             valid=state.valid,
         )
-        height, width = features.frame_size
-        scale = shift_input_px.new_tensor((width / at.width, height / at.height))
-        return adapted, TemporalState(
-            features=adapted if self.adapter.config.recurrent else features,
+        kept = adapted if self.adapter.config.recurrent else features
+        return adapted, motion.state_with(kept)
+
+    def measure(self, spectrum: Tensor, frames: Features, state: TemporalState) -> Motion:
+        """Measure how the frames moved since those of ``state``.
+
+        Of ``frames`` only the geometry counts, not the levels.
+        """
+        batch = len(spectrum)
+        if state.features.frame_size != frames.frame_size or len(state.valid) != batch:
+            raise ValueError(
+                f'expected frames like those of the state, {len(state.valid)} of '
+                f'{state.features.frame_size}, got {batch} of {frames.frame_size}; '
+                'start afresh with state=None'
+            )
+        shift_input_px, confidence = phase_correlate(
+            state.spectrum, spectrum, width=frames.content.width
+        )
+        return Motion(
+            shift_input_px=torch.where(state.valid[:, None], shift_input_px, 0),
+            confidence=torch.where(state.valid, confidence, 0),
             spectrum=spectrum,
-            valid=torch.ones_like(state.valid),
-            shift_px=shift_input_px * scale,
-            confidence=confidence,
         )

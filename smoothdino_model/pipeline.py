@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from smoothdino_model.checkpoint import DEFAULT_MODEL, load_model
+from smoothdino_model.engine import PRECISIONS as PRECISIONS
+from smoothdino_model.engine import DeviceError as DeviceError
+from smoothdino_model.engine import chosen_device, chosen_engine, chosen_precision, make_engine
 from smoothdino_model.model import SmoothDino, TemporalState
 
-PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-
 _log = logging.getLogger(__name__)
-
-
-class DeviceError(ValueError):
-    """A device or a precision that this machine does not offer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +29,16 @@ class CameraFrame:
 
     ``skipped_ns`` are the stamps of the frames that arrived since the camera's last frame in
     :meth:`DepthPipeline.step` and were dropped: a gap is one between arriving frames, not one that
-    a slow machine makes.
+    a slow machine makes. ``focal`` is the camera's focal length over the width of ``rgb``, both in
+    pixels, where it is known: depth is then scaled to this camera from the one that the model was
+    trained with.
     """
 
     rgb: np.ndarray
     stamp_ns: int
     frame_id: str = ''
     skipped_ns: tuple[int, ...] = ()
+    focal: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +47,14 @@ class DepthResult:
 
     ``shift_px`` is (dx, dy) since the previous frame in pixels of the frame, ``confidence`` its
     confidence in [0, 1]. ``reset`` says why this frame started afresh, ``None`` if it did not.
+    ``scale`` is what the model's depth was multiplied by for the camera's focal length.
     """
 
     depth_m: np.ndarray
     shift_px: tuple[float, float]
     confidence: float
     reset: str | None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,9 @@ class _Memory:
 class DepthPipeline:
     """Steady metric depth for any number of cameras, all in one batch.
 
-    ``precision`` is the arithmetic of the network: ``fp32``, ``bf16`` or ``fp16``. With
+    ``engine`` runs the network: ``torch``, or ``onnxruntime`` with its own providers for CPU and
+    CUDA, ``onnxruntime:openvino`` or ``onnxruntime:tensorrt``. ``precision`` is the arithmetic of
+    the network: ``fp32``, ``bf16`` or ``fp16``. ``auto`` takes what is fastest on the device. With
     ``temporal`` off, or without an adapter, every frame stands for itself. Not thread-safe: one
     thread steps.
     """
@@ -76,19 +81,25 @@ class DepthPipeline:
         self,
         model: SmoothDino,
         *,
+        engine: str = 'auto',
         device: str | torch.device = 'auto',
         precision: str = 'auto',
         temporal: bool = True,
         max_gap_s: float = 1.0,
     ) -> None:
-        self.device = _chosen_device(device)
-        self.precision = _chosen_precision(precision, self.device)
-        self.model = model.eval().requires_grad_(False).to(self.device)
-        parts: list[nn.Module | None] = [self.model.backbone.network, self.model.adapter]
-        for part in parts:
-            if part is not None:
-                part.to(PRECISIONS[self.precision])
-        self.temporal = temporal and self.model.adapter is not None
+        self.device = chosen_device(device)
+        self.engine = chosen_engine(engine, self.device)
+        self.precision = chosen_precision(precision, self.device, self.engine)
+        self.model = model
+        self.temporal = temporal and model.adapter is not None
+        self._network = make_engine(
+            model,
+            engine=self.engine,
+            device=self.device,
+            precision=self.precision,
+            temporal=self.temporal,
+        )
+        _log.info('depth by %s on %s in %s', self.engine, self.device, self.precision)
         self.max_gap_s = max_gap_s
         self._memories: dict[str, _Memory] = {}
         self._reset_reasons: dict[str, str] = {}
@@ -100,6 +111,7 @@ class DepthPipeline:
         *,
         adapter: str | Path | None = None,
         input_height: int = 0,
+        engine: str = 'auto',
         device: str | torch.device = 'auto',
         precision: str = 'auto',
         temporal: bool = True,
@@ -109,8 +121,10 @@ class DepthPipeline:
 
         Raises :class:`CheckpointError` and :class:`DeviceError`, both ``ValueError``.
         """
-        device = _chosen_device(device)  # before the weights are read: it costs nothing to refuse
-        precision = _chosen_precision(precision, device)
+        # Before the weights are read: it costs nothing to refuse.
+        device = chosen_device(device)
+        engine = chosen_engine(engine, device)
+        precision = chosen_precision(precision, device, engine)
         loaded = load_model(
             model, adapter=adapter if temporal else 'none', input_height=input_height
         )
@@ -120,7 +134,12 @@ class DepthPipeline:
                 model,
             )
         return cls(
-            loaded, device=device, precision=precision, temporal=temporal, max_gap_s=max_gap_s
+            loaded,
+            engine=engine,
+            device=device,
+            precision=precision,
+            temporal=temporal,
+            max_gap_s=max_gap_s,
         )
 
     def step(self, frames: Mapping[str, CameraFrame]) -> dict[str, DepthResult]:
@@ -140,10 +159,23 @@ class DepthPipeline:
                 self._memories[camera].state if resets[camera] is None else None
                 for camera in cameras
             ]
-            depths_m, next_states = self._run([frames[camera].rgb for camera in cameras], states)
-            for camera, depth_m, state in zip(cameras, depths_m, next_states, strict=True):
-                shift_px, confidence = _motion(state)
-                results[camera] = DepthResult(depth_m, shift_px, confidence, resets[camera])
+            depths_m, motions, next_states = self._run(
+                [frames[camera].rgb for camera in cameras], states
+            )
+            for camera, depth_m, motion, state in zip(
+                cameras, depths_m, motions, next_states, strict=True
+            ):
+                dx, dy, confidence = motion.tolist()
+                # The states stay in the trained camera's depth, so a change of focal length is no
+                # reason to forget them.
+                scale = self._scale(camera, frames[camera])
+                results[camera] = DepthResult(
+                    depth_m if scale == 1 else depth_m * np.float32(scale),
+                    (dx, dy),
+                    confidence,
+                    resets[camera],
+                    scale,
+                )
                 memories[camera] = _Memory(
                     state, frames[camera].stamp_ns, frames[camera].frame_id, size
                 )
@@ -158,22 +190,72 @@ class DepthPipeline:
             if self._memories.pop(name, None) is not None:
                 self._reset_reasons[name] = reason
 
+    def gpu_memory_bytes(self) -> tuple[int, int] | None:
+        """Give what this process's PyTorch holds and what is free on the GPU; None without one."""
+        if self.device.type != 'cuda':
+            return None
+        return torch.cuda.memory_reserved(self.device), torch.cuda.mem_get_info(self.device)[0]
+
     def close(self) -> None:
         """Forget every camera and give the device's memory back; no step can follow."""
         self._memories.clear()
+        del self._network
         self.model.to('meta')
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
 
+    def warm_up(self, height: int, width: int, *, cameras: int = 1) -> None:
+        """Run frames of a size that nobody sees, up to ``cameras`` of them in a batch.
+
+        What is made at the first frame of a size (memory, algorithms, CUDA graphs, exported
+        networks) is there afterwards. No camera's state changes.
+        """
+        for batch in range(1, cameras + 1):
+            images = [np.zeros((height, width, 3), np.uint8)] * batch
+            _, _, states = self._run(images, [None] * batch)
+            self._run(images, states)
+
     @torch.inference_mode()
     def _run(
-        self, images: list[np.ndarray], states: list[TemporalState | None]
-    ) -> tuple[np.ndarray, list[TemporalState | None]]:
-        rgb = torch.from_numpy(np.stack(images)).to(self.device)
-        if not self.temporal:
-            return self.model.backbone(rgb).cpu().numpy(), [None] * len(images)
-        depth_m, state = self.model(rgb, TemporalState.join(states))
-        return depth_m.cpu().numpy(), list(state.split())
+        self, images: list[np.ndarray], states: Sequence[TemporalState | None]
+    ) -> tuple[np.ndarray, np.ndarray, Sequence[TemporalState | None]]:
+        """Give depth (B, H, W), motion (B, 3) as dx, dy, confidence, and the next states."""
+        rgb = self._host((len(images), *images[0].shape), torch.uint8)
+        np.stack(images, out=rgb.numpy())
+        depth_m, state = self._network(
+            rgb.to(self.device, non_blocking=True), TemporalState.join(states)
+        )
+        if state is None:
+            return self._downloaded(depth_m)[0], np.zeros((len(images), 3)), [None] * len(images)
+        motion = torch.cat((state.shift_px, state.confidence[:, None]), dim=1)
+        depths_m, motions = self._downloaded(depth_m, motion)
+        return depths_m, motions, state.split()
+
+    def _host(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Give memory of this machine, with a GPU such as it reads and writes by itself."""
+        return torch.empty(shape, dtype=dtype, pin_memory=self.device.type == 'cuda')
+
+    def _downloaded(self, *tensors: Tensor) -> list[np.ndarray]:
+        """Bring tensors to this machine, waiting for the device once."""
+        if self.device.type == 'cpu':
+            return [tensor.numpy() for tensor in tensors]
+        copies = [self._host(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
+        for copy, tensor in zip(copies, tensors, strict=True):
+            copy.copy_(tensor, non_blocking=self.device.type == 'cuda')
+        if self.device.type == 'cuda':
+            torch.cuda.current_stream(self.device).synchronize()
+        return [copy.numpy() for copy in copies]
+
+    def _scale(self, camera: str, frame: CameraFrame) -> float:
+        if frame.focal is None:
+            return 1.0
+        if not 0 < frame.focal < math.inf:
+            raise ValueError(
+                f'camera {camera!r}: expected a focal length above 0 widths of the image, '
+                f'got {frame.focal!r}; leave it out where it is not known'
+            )
+        height, width = frame.rgb.shape[:2]
+        return self.model.backbone.trained_camera.scale(frame.focal, height=height, width=width)
 
     def _why_reset(self, camera: str, frame: CameraFrame) -> str | None:
         if camera in self._reset_reasons:
@@ -191,15 +273,8 @@ class DepthPipeline:
         if last.size != frame.rgb.shape[:2]:
             return f'size changed from {_by(last.size)} to {_by(frame.rgb.shape[:2])}'
         if last.frame_id != frame.frame_id:
-            return f'frame_id changed from {last.frame_id!r} to {frame.frame_id!r}'
+            return f'frame_id changed from {last.frame_id!r:.80} to {frame.frame_id!r:.80}'
         return None
-
-
-def _motion(state: TemporalState | None) -> tuple[tuple[float, float], float]:
-    if state is None:
-        return (0.0, 0.0), 0.0
-    dx, dy = state.shift_px[0].tolist()
-    return (dx, dy), float(state.confidence[0])
 
 
 def _frame_size(camera: str, rgb: np.ndarray) -> tuple[int, int]:
@@ -213,33 +288,3 @@ def _frame_size(camera: str, rgb: np.ndarray) -> tuple[int, int]:
 
 def _by(size: tuple[int, ...]) -> str:
     return f'{size[1]}x{size[0]}'
-
-
-def _chosen_device(device: str | torch.device) -> torch.device:
-    if device == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise DeviceError(
-            f'device {str(device)!r} is not available here ({_first_line(error)}); '
-            "expected 'auto', 'cpu' or a device of this machine such as 'cuda:0'"
-        ) from error
-    return chosen
-
-
-def _chosen_precision(precision: str, device: torch.device) -> str:
-    if precision == 'auto':
-        if device.type == 'cuda':
-            return 'bf16' if torch.cuda.is_bf16_supported() else 'fp16'
-        return 'fp32'
-    if precision not in PRECISIONS:
-        raise DeviceError(
-            f"precision: expected 'auto', {', '.join(map(repr, PRECISIONS))}, got {precision!r}"
-        )
-    return precision
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split('\n')[0].rstrip('.')

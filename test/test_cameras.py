@@ -91,7 +91,6 @@ def node(tiny_model_dir, tmp_path_factory, dds):  # noqa: F811
 @pytest.fixture(scope='module')
 def viewer(node):
     one = Viewer()
-    assert one.wait_for(lambda: 'Loaded' in node.words(), 200)  # on a busy machine
     assert one.wait_for(lambda: one.state() == 'active', 60), node.words()
     yield one
     one.node.destroy_node()

@@ -51,7 +51,7 @@ class Process:
         if self.alive():
             self._process.send_signal(number)
         try:
-            return self._process.wait(20)
+            return self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
@@ -88,7 +88,8 @@ class Observer:
             assert self._clients[name].wait_for_service(30.0), name
             self.wait_for(lambda: False, 0.3)  # the service may learn of the client later
         future = self._clients[name].call_async(request)
-        rclpy.spin_until_future_complete(self.node, future, timeout_sec=30.0)
+        # A node that loads its model answers afterwards: a minute on a busy machine.
+        rclpy.spin_until_future_complete(self.node, future, timeout_sec=150.0)
         assert future.done(), name
         return future.result()
 
