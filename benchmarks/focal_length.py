@@ -43,14 +43,12 @@ def main() -> None:
                 )
                 for i in (0, 60, 120):
                     frame = room.frame(i)
+                    truth_m = np.asarray(frame.depth_m)
                     asked = CameraFrame(frame.rgb, frame.stamp_ns, focal=focal_px / width)
                     result = pipeline.step({'': asked})['']
                     scale = result.scale
                     errors.append(
-                        [
-                            abs_rel(d, frame.depth_m)
-                            for d in (result.depth_m / scale, result.depth_m)
-                        ]
+                        [abs_rel(d, truth_m) for d in (result.depth_m / scale, result.depth_m)]
                     )
             plain, corrected = np.mean(errors, axis=0)
             picture = f'{width}x{height}'

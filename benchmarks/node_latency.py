@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node costs on top of its network, beside a node written by hand.
+
+`python -m benchmarks.node_latency` runs three processes, over real DDS at 640x480: this one, which
+publishes pictures and takes the depth, `depth_node`, and a minimal rclpy node that calls the plain
+per-frame network of the same model in its callback. Prints, and with --json writes:
+
+- added: from the node's callback to the end of its publishing, less the pipeline's own time;
+- unloaded: from publish to depth received here, one picture at a time, the two nodes in turn;
+- loaded: the same while pictures come faster than either node can answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from smoothdino_ros.demo import private_network
+
+SIZE = (480, 640)
+GOAL_MS = {'p50': 3.0, 'p99': 8.0}  # of what the node adds
+NODES = ('depth_node', 'minimal')
+
+
+def minimal(model: str) -> None:
+    """The node that people write: default QoS, and everything in the callback."""
+    import rclpy
+    from sensor_msgs.msg import Image
+
+    from smoothdino_model.checkpoint import load_model
+
+    backbone = load_model(model, adapter='none').backbone.eval()
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    backbone.to(device)
+    rclpy.init(args=[])
+    node = rclpy.create_node('minimal')
+    publisher = node.create_publisher(Image, 'minimal/depth/image', 10)
+
+    @torch.inference_mode()
+    def on_image(message: Image) -> None:
+        rgb = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
+        depth_m = backbone(torch.from_numpy(rgb.copy())[None].to(device))[0].cpu().numpy()
+        answer = Image(header=message.header, height=message.height, width=message.width)
+        answer.encoding, answer.step = '32FC1', message.width * 4
+        answer.data = depth_m.tobytes()
+        publisher.publish(answer)
+
+    node.create_subscription(Image, 'minimal/image', on_image, 10)
+    with contextlib.suppress(KeyboardInterrupt):
+        rclpy.spin(node)
+
+
+def timed_depth_node(model: str, times_file: str) -> int:
+    """`depth_node`, its pipeline's steps timed from outside; it writes both at its end."""
+    from smoothdino_model.pipeline import DepthPipeline
+    from smoothdino_ros import depth_node
+    from smoothdino_ros.inference_worker import InferenceWorker
+
+    steps_s: list[float] = []
+    answers_s: list[tuple[float, float]] = []  # from callback to published, and the step in it
+    step, stop = DepthPipeline.step, InferenceWorker.stop
+
+    def timed(self, frames):
+        start_s = time.perf_counter()
+        results = step(self, frames)
+        steps_s.append(time.perf_counter() - start_s)
+        return results
+
+    def stopped(self) -> None:
+        stop(self)
+        latencies_s = [s for one in self.counts().values() for s in one.latencies_s]
+        # The worker remembers the latest ones; one camera, so in the order of the steps.
+        answers_s.extend(zip(latencies_s, steps_s[-len(latencies_s) :], strict=True))
+        Path(times_file).write_text(json.dumps(answers_s))
+
+    DepthPipeline.step, InferenceWorker.stop = timed, stopped  # type: ignore[method-assign]
+    arguments = ['-p', f'model:={model}', '-p', 'max_gap_s:=1000.0']
+    remaps = [w for t in ('image', 'depth/image') for w in ('-r', f'{t}:=depth_node/{t}')]
+    return depth_node.main(['--ros-args', *arguments, *remaps])
+
+
+class Rig:
+    """Publishes pictures to both nodes and notes when their depth arrives."""
+
+    def __init__(self) -> None:
+        import rclpy
+        from rclpy.qos import QoSProfile
+        from sensor_msgs.msg import Image
+
+        rclpy.init(args=[])
+        self._node = rclpy.create_node('rig')
+        self._sent_s: dict[tuple[str, int], float] = {}
+        self.latencies_ms: dict[str, list[float]] = {name: [] for name in NODES}
+        rgb = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+        self._picture = Image(height=SIZE[0], width=SIZE[1], encoding='rgb8', step=SIZE[1] * 3)
+        self._picture.data = rgb.tobytes()
+        self._number = 0
+        self._publishers = {}
+        for name in NODES:
+            self._publishers[name] = self._node.create_publisher(
+                Image, f'{name}/image', QoSProfile(depth=10)
+            )
+            self._node.create_subscription(
+                Image,
+                f'{name}/depth/image',
+                partial(self._on_depth, name),
+                QoSProfile(depth=100),
+            )
+
+    def _on_depth(self, name: str, answer) -> None:
+        sent_s = self._sent_s.pop((name, answer.header.stamp.nanosec), None)
+        if sent_s is not None:
+            self.latencies_ms[name].append(1000 * (time.perf_counter() - sent_s))
+
+    def send(self, name: str) -> None:
+        self._number += 1
+        self._picture.header.stamp.nanosec = self._number
+        self._sent_s[name, self._number] = time.perf_counter()
+        self._publishers[name].publish(self._picture)
+
+    def spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        import rclpy
+
+        end_s = time.perf_counter() + seconds
+        while not until() and (left_s := end_s - time.perf_counter()) > 0:
+            rclpy.spin_once(self._node, timeout_sec=min(left_s, 0.1))
+        return until()
+
+    def answer(self, name: str) -> bool:
+        """Send a picture and wait for its depth, which DDS may lose on a busy machine."""
+        before = len(self.latencies_ms[name])
+        self.send(name)
+        return self.spin(10.0, lambda: len(self.latencies_ms[name]) > before)
+
+    def wait_for(self, name: str) -> None:
+        deadline_s = time.perf_counter() + 300
+        while not (self._publishers[name].get_subscription_count() and self.answer(name)):
+            if time.perf_counter() > deadline_s:
+                raise RuntimeError(f'after five minutes {name} has not answered')
+            self.spin(0.5)
+
+    def taken(self, name: str) -> list[float]:
+        """The latencies since the last call."""
+        latencies_ms, self.latencies_ms[name] = self.latencies_ms[name], []
+        return latencies_ms
+
+    def close(self) -> None:
+        import rclpy
+
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def unloaded(rig: Rig, rounds: int) -> dict[str, list[float]]:
+    """One picture at a time; which node goes first is drawn for each round."""
+    order = random.Random(0)
+    for _ in range(rounds):
+        for name in order.sample(NODES, len(NODES)):
+            rig.answer(name)
+    return {name: rig.taken(name) for name in NODES}
+
+
+def loaded(rig: Rig, period_s: float, pictures: int) -> dict[str, list[float]]:
+    """Pictures at a third of the time that an answer takes, one node after the other."""
+    found = {}
+    for name in NODES:
+        for _ in range(pictures):
+            rig.send(name)
+            rig.spin(period_s / 3)
+        rig.spin(12 * period_s + 1.0)  # ten may still be queued
+        found[name] = rig.taken(name)
+    return found
+
+
+def summary(values_ms: list[float]) -> dict[str, float]:
+    if not values_ms:
+        return {'n': 0}
+    p50, p99 = np.percentile(values_ms, [50, 99])
+    return {'n': len(values_ms), 'p50': round(p50, 2), 'p99': round(p99, 2)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='node_latency', description=__doc__.splitlines()[0])
+    parser.add_argument('--model', default='sample-room', help='bundled, a directory or an id')
+    parser.add_argument('--rounds', type=int, default=100, help='pictures to each node, unloaded')
+    parser.add_argument('--pictures', type=int, default=60, help='to each node, loaded')
+    parser.add_argument('--json', help='file for the figures')
+    parser.add_argument('--be', choices=NODES, help=argparse.SUPPRESS)
+    parser.add_argument('--times', help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.be == 'minimal':
+        minimal(options.model)
+        return 0
+    if options.be == 'depth_node':
+        return timed_depth_node(options.model, options.times)
+    os.environ.update(private_network())
+    with tempfile.TemporaryDirectory() as directory:
+        times = Path(directory) / 'times.json'
+        command = [sys.executable, '-m', 'benchmarks.node_latency', '--model', options.model]
+        nodes = {
+            name: subprocess.Popen([*command, '--be', name, '--times', str(times)])
+            for name in NODES
+        }
+        rig = Rig()
+        try:
+            for name in NODES:
+                rig.wait_for(name)
+                for _ in range(3):  # the first steps are slower
+                    rig.answer(name)
+                rig.taken(name)
+            alone = unloaded(rig, options.rounds)
+            nodes['depth_node'].send_signal(signal.SIGINT)
+            nodes['depth_node'].wait(60)
+            answers_s = json.loads(times.read_text())[-len(alone['depth_node']) :]
+            nodes['depth_node'] = subprocess.Popen(
+                [*command, '--be', 'depth_node', '--times', str(times)]
+            )
+            rig.wait_for('depth_node')
+            for name in NODES:
+                rig.taken(name)
+            period_s = float(np.median(alone['depth_node'])) / 1000
+            crowded = loaded(rig, period_s, options.pictures)
+        finally:
+            for process in nodes.values():
+                process.send_signal(signal.SIGINT)
+            for process in nodes.values():
+                process.wait(60)
+            rig.close()
+    added_ms = [1000 * (answer_s - step_s) for answer_s, step_s in answers_s]
+    result = {
+        'machine': {
+            'cpu': platform.processor() or platform.machine(),
+            'cores': len(os.sched_getaffinity(0)),
+            'load': round(os.getloadavg()[0], 1),
+            'torch': torch.__version__,
+        },
+        'model': options.model,
+        'size': f'{SIZE[1]}x{SIZE[0]}',
+        'pipeline [ms]': summary([1000 * step_s for _, step_s in answers_s]),
+        'added [ms]': summary(added_ms) | {'goal': GOAL_MS},
+        'unloaded [ms]': {name: summary(alone[name]) for name in NODES},
+        'loaded [ms]': {name: summary(crowded[name]) for name in NODES},
+        'pictures while loaded': {
+            'sent to each': options.pictures,
+            'every [ms]': period_s / 0.003,
+        },
+    }
+    print(json.dumps(result, indent=2))
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=2) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
