@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A camera without hardware and the depth node: ros2 launch smoothdino_ros demo.launch.py"""
 
+import os
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+)
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-DEPTH = Path(__file__).resolve().with_name('depth.launch.py')
+HERE = Path(__file__).resolve().parent
+PROFILE = HERE.parent / 'config' / 'fastdds.xml'
 ARGUMENTS = (
     DeclareLaunchArgument(
         'input',
@@ -47,11 +54,16 @@ def sample_camera(context: LaunchContext) -> list[Node]:
 
 def generate_launch_description() -> LaunchDescription:
     depth = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(DEPTH)),
+        PythonLaunchDescriptionSource(str(HERE / 'depth.launch.py')),
         launch_arguments={
             'image': '/camera/image',
             'model': LaunchConfiguration('model'),
             'device': LaunchConfiguration('device'),
         }.items(),
     )
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=sample_camera), depth])
+    # For the camera, which sends the images; whoever has a profile already keeps it.
+    name = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+    own_profile = {name, 'FASTDDS_DEFAULT_PROFILES_FILE'} & set(os.environ)
+    profile = [] if own_profile else [SetEnvironmentVariable(name, str(PROFILE))]
+    camera = OpaqueFunction(function=sample_camera)
+    return LaunchDescription([*ARGUMENTS, *profile, camera, depth])
