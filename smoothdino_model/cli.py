@@ -224,7 +224,9 @@ def _bag(args: argparse.Namespace) -> int:
                 'smoothdino_model': str(args.model),
                 'smoothdino_adapter': str(args.adapter or 'the one beside the model'),
                 'smoothdino_temporal': str(pipeline.temporal).lower(),
-                'smoothdino_engine': f'{pipeline.engine} on {pipeline.device} in {pipeline.precision}',
+                'smoothdino_engine': ' '.join(
+                    (pipeline.engine, 'on', str(pipeline.device), 'in', pipeline.precision)
+                ),
                 'smoothdino_focal_correction': str(not args.no_focal_correction).lower(),
             },
         )
