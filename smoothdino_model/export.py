@@ -166,8 +166,8 @@ class _Network(nn.Module):
 
 def _exported(network: _Network) -> Any:
     inputs, outputs = network.names()
-    batch = torch.export.Dim('batch')
     example = network.example(batch=2)
+    free = {0: torch.export.Dim('batch')}
     try:
         with _quiet(), torch.no_grad():
             return torch.onnx.export(
@@ -175,7 +175,8 @@ def _exported(network: _Network) -> Any:
                 example,
                 input_names=inputs,
                 output_names=outputs,
-                dynamic_shapes=({0: batch}, tuple({0: batch} for _ in example[1:])),
+                # For pixels, and for what *temporal takes.
+                dynamic_shapes=(free, (free,) * (len(example) - 1))[: len(example)],
                 opset_version=_OPSET,
                 dynamo=True,
                 verbose=False,

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 
 MAX_PIXELS = 7680 * 4320  # of a compressed picture, which can claim any size in a few bytes
+# A Huffman code is a bit at least, and 8x8 pixels take one: what no whole JPEG can exceed.
+_JPEG_PIXELS_PER_BYTE = 512
 # A picture of one row, brought to the height of a network, would be wider than any memory.
 MAX_SIDES = 8  # the longer one to the shorter
 _PNG, _JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8'
@@ -149,6 +151,10 @@ def rgb_from_compressed(data: Any) -> np.ndarray:
     if width * height > MAX_PIXELS:
         raise ValueError(
             f'expected a picture of at most {MAX_PIXELS} pixels, got {width}x{height}'
+        )
+    if raw[0] == _JPEG[0] and width * height > _JPEG_PIXELS_PER_BYTE * raw.size:
+        raise ValueError(
+            f'expected a whole JPEG, got {raw.size} bytes, too few for {width}x{height} pixels'
         )
     _check_sides(width, height)
     return _decoded(raw)

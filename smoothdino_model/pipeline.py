@@ -17,7 +17,13 @@ from torch import Tensor
 from smoothdino_model.checkpoint import DEFAULT_MODEL, load_model
 from smoothdino_model.engine import PRECISIONS as PRECISIONS
 from smoothdino_model.engine import DeviceError as DeviceError
-from smoothdino_model.engine import chosen_device, chosen_engine, chosen_precision, make_engine
+from smoothdino_model.engine import (
+    Engine,
+    chosen_device,
+    chosen_engine,
+    chosen_precision,
+    make_engine,
+)
 from smoothdino_model.model import SmoothDino, TemporalState
 
 _log = logging.getLogger(__name__)
@@ -92,7 +98,7 @@ class DepthPipeline:
         self.precision = chosen_precision(precision, self.device, self.engine)
         self.model = model
         self.temporal = temporal and model.adapter is not None
-        self._network = make_engine(
+        self._network: Engine | None = make_engine(
             model,
             engine=self.engine,
             device=self.device,
@@ -199,7 +205,7 @@ class DepthPipeline:
     def close(self) -> None:
         """Forget every camera and give the device's memory back; no step can follow."""
         self._memories.clear()
-        del self._network
+        self._network = None
         self.model.to('meta')
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
@@ -220,6 +226,8 @@ class DepthPipeline:
         self, images: list[np.ndarray], states: Sequence[TemporalState | None]
     ) -> tuple[np.ndarray, np.ndarray, Sequence[TemporalState | None]]:
         """Give depth (B, H, W), motion (B, 3) as dx, dy, confidence, and the next states."""
+        if self._network is None:
+            raise RuntimeError('this pipeline is closed: make another one')
         rgb = self._host((len(images), *images[0].shape), torch.uint8)
         np.stack(images, out=rgb.numpy())
         depth_m, state = self._network(

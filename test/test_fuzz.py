@@ -279,6 +279,17 @@ def test_a_bomb_is_refused_before_it_is_decoded(kind):
     tracemalloc.stop()
 
 
+def test_a_few_bytes_are_no_large_picture_but_a_black_one_may_be_small():
+    with pytest.raises(ValueError, match='too few for 4000x3000 pixels'):
+        rgb_from_compressed(claiming('.jpg', 4000, 3000))  # libjpeg would fill it with grey
+    black = np.zeros((600, 800, 3), np.uint8)
+    for options in ([], [cv2.IMWRITE_JPEG_OPTIMIZE, 1], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]):
+        smallest = [*options, cv2.IMWRITE_JPEG_QUALITY, 1]
+        for pixels in (black, black[..., 0]):
+            jpeg = cv2.imencode('.jpg', pixels, smallest)[1].tobytes()
+            assert rgb_from_compressed(jpeg).max() < 3
+
+
 def test_bytes_between_the_segments_of_a_jpeg_do_no_harm():
     whole = encoded('.jpg', 16, 24)
     frame = whole.index(b'\xff\xc0')
