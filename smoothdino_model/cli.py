@@ -241,7 +241,7 @@ def _bag(args: argparse.Namespace) -> int:
 
 
 def _make_deterministic(device_type: str) -> None:
-    """A GPU may otherwise add in another order in the next run; a CPU does not."""
+    """A GPU may otherwise add in another order in the next run; a CPU of as many threads not."""
     if device_type == 'cuda':
         import torch
 

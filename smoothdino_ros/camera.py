@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
 
 from smoothdino_model.camera_info import (
     depth_camera_info,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from smoothdino_model.pipeline import CameraFrame, DepthResult
 
 _NO_INFO = 'no camera_info has come'
+_INFOS_KEPT = 8  # to find the one of an image's stamp among
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Camera:
         self._color = watched_publisher(node, Image, f'{prefix}depth/image_color')
         self._inputs: list[WatchedSubscription] = []
         self._rectified = False
-        self._info: CameraInfo | None = None
+        self._infos: tuple[CameraInfo, ...] = ()  # latest first; replaced whole
         self._calibration = _Calibration()  # of the frame in work
         self._said: set[str] = set()
         self.tracking = Tracking()
@@ -63,7 +65,7 @@ class Camera:
     def subscribe(
         self, p: NodeParameters, on_image: Callable[[Image | CompressedImage], None]
     ) -> None:
-        self.tracking, self.reported, self._info = Tracking(), CameraCounts(), None
+        self.tracking, self.reported, self._infos = Tracking(), CameraCounts(), ()
         # First, because the executor takes what is ready in this order: an image and its info that
         # come at the same moment belong together.
         info = WatchedSubscription(
@@ -158,12 +160,16 @@ class Camera:
         )
 
     def _on_info(self, message: CameraInfo) -> None:
-        self._info = message
+        self._infos = (message, *self._infos[: _INFOS_KEPT - 1])
 
-    def _calibrated(self, header: object, height: int, width: int) -> _Calibration:
-        if self._info is None:  # of which the watched subscription speaks
+    def _calibrated(self, header: Header, height: int, width: int) -> _Calibration:
+        infos = self._infos
+        if not infos:  # of which the watched subscription speaks
             return _Calibration()
-        info = depth_camera_info(self._info, header, height=height, width=width)
+        # By the time an image is in work, the info of a later one may have come: of a lens that
+        # zooms, or of another camera on the same topics.
+        own = next((info for info in infos if info.header.stamp == header.stamp), infos[0])
+        info = depth_camera_info(own, header, height=height, width=width)
         if not self._rectified and is_distorted(info):
             self._warn_once(
                 'distortion',

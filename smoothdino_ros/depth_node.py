@@ -310,7 +310,9 @@ def main(args: list[str] | None = None) -> int:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         if node is not None and node.loading and len(signalled_s) == 1:  # perhaps a download
-            raise KeyboardInterrupt
+            # Not KeyboardInterrupt: one that passes through an exec or eval, which libraries do
+            # on import, makes Python end itself by the signal, caught or not.
+            raise SystemExit
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
@@ -330,7 +332,7 @@ def main(args: list[str] | None = None) -> int:
                 executor.spin_once(timeout_sec=0.2)  # how soon a signal is seen
             except Exception as error:  # such as rclpy's own, on a transition that does not exist
                 node.get_logger().error(f'{type(error).__name__}: {error}')
-    except KeyboardInterrupt:
+    except SystemExit:
         node.get_logger().info('Interrupted while loading.')
     finally:
         node.close()

@@ -2,7 +2,6 @@
 """The node as others meet it: real processes over DDS."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import own_domain
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
@@ -123,7 +123,7 @@ class Observer:
 @pytest.fixture(scope='module', autouse=True)
 def dds():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('ROS_DOMAIN_ID', str(random.randint(1, 100)))
+        patch.setenv('ROS_DOMAIN_ID', own_domain())
         patch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
         patch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'config' / 'fastdds.xml'))
         patch.setenv('OMP_NUM_THREADS', '1')

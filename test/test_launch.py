@@ -2,7 +2,6 @@
 """The launch files, under the real launch, starting real processes."""
 
 import os
-import random
 import runpy
 import shutil
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import own_domain
 from made_recordings import PERIOD_NS, START_NS, write_bag
 
 pytest.importorskip('launch_ros', reason='launch_ros is not installed (it comes with apt)')
@@ -70,7 +70,7 @@ def executable(path: Path, *arguments: object) -> None:
 
 @pytest.fixture
 def observer(monkeypatch, installed):
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(random.randint(1, 100)))
+    monkeypatch.setenv('ROS_DOMAIN_ID', own_domain())
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(installed), prepend=os.pathsep)
