@@ -76,9 +76,9 @@ notebooks: setup
 clean:
 	rm -rf $(BUILD) demo_output soak_output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-# The bundled model, trained anew in runs/, resumed where it was broken off: an hour of a desktop CPU.
+# The bundled model, trained anew in runs/, resumed where it was broken off: three hours of two slow cores.
 sample-room: setup
-	$(PY) -m training.train fit --config training/configs/room_1_coarse.yaml --ckpt_path last
+	$(PY) -m training.train fit --config training/configs/room_1_encoder.yaml --ckpt_path last
 	$(PY) -m training.train fit --config training/configs/room_2_base.yaml --ckpt_path last
 	$(PY) -m training.train fit --config training/configs/room_3_adapter.yaml --ckpt_path last
 	@echo 'The model is in runs/room_3_adapter/model; its figures:'

@@ -29,8 +29,9 @@ def depth_camera_info(info: Any, header: Any, *, height: int, width: int) -> Any
     if (binned_height, binned_width) == (height, width) or not (info.height and info.width):
         return own
     x, y = width / info.width, height / info.height
-    own.k = info.k * np.repeat([x, y, 1.0], 3)
-    own.p = info.p * np.repeat([x, y, 1.0], 4)
+    with np.errstate(over='ignore'):  # a huge K, which intrinsics_of refuses
+        own.k = info.k * np.repeat([x, y, 1.0], 3)
+        own.p = info.p * np.repeat([x, y, 1.0], 4)
     own.height, own.width = height, width
     own.binning_x = own.binning_y = 0
     own.roi.x_offset = own.roi.y_offset = own.roi.height = own.roi.width = 0

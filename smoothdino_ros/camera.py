@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from rclpy.lifecycle import LifecycleNode
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _NO_INFO = 'no camera_info has come'
 _INFOS_KEPT = 8  # to find the one of an image's stamp among
+_INFO_WITHIN_S = 1.0  # of the first image
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class _Calibration:
 class Camera:
     """Publishers from the start; subscriptions between `subscribe` and `unsubscribe`.
 
-    `frame` and `publish` are for the worker's thread, in turns; the rest is for the executor's.
+    `ready`, `frame` and `publish` are for the worker's thread, in turns; the rest is for the
+    executor's.
     """
 
     def __init__(self, node: LifecycleNode, prefix: str) -> None:
@@ -57,6 +60,7 @@ class Camera:
         self._inputs: list[WatchedSubscription] = []
         self._rectified = False
         self._infos: tuple[CameraInfo, ...] = ()  # latest first; replaced whole
+        self._info_due_s: float | None = None  # known from the first image on
         self._calibration = _Calibration()  # of the frame in work
         self._said: set[str] = set()
         self.tracking = Tracking()
@@ -66,6 +70,7 @@ class Camera:
         self, p: NodeParameters, on_image: Callable[[Image | CompressedImage], None]
     ) -> None:
         self.tracking, self.reported, self._infos = Tracking(), CameraCounts(), ()
+        self._info_due_s = None
         # First, because the executor takes what is ready in this order: an image and its info that
         # come at the same moment belong together.
         info = WatchedSubscription(
@@ -82,8 +87,15 @@ class Camera:
             if p.image_transport == 'compressed'
             else (Image, 'image')
         )
+
+        def on_any_image(message: Image | CompressedImage) -> None:
+            if self._info_due_s is None:
+                published = self._node.count_publishers(info.topic) > 0
+                self._info_due_s = monotonic() + (_INFO_WITHIN_S if published else 0.0)
+            on_image(message)
+
         image = WatchedSubscription(
-            self._node, kind, self._prefix + topic, on_image, without='there is no depth'
+            self._node, kind, self._prefix + topic, on_any_image, without='there is no depth'
         )
         self._inputs.append(image)
         self._rectified = is_rectified(image.topic)
@@ -110,6 +122,16 @@ class Camera:
         outputs += [self._color] if p.publish_color else []
         return any(one.get_subscription_count() > 0 for one in outputs)
 
+    def ready(self, p: NodeParameters) -> bool:
+        """Whether an image may be worked on.
+
+        The first one waits for a camera_info that somebody publishes, but not for long: without
+        it, depth would begin at the scale of another camera and jump to that of this one.
+        """
+        if self._infos or not p.focal_correction:
+            return True
+        return self._info_due_s is not None and monotonic() >= self._info_due_s
+
     def frame(self, waiting: Waiting, p: NodeParameters) -> CameraFrame:
         """The picture for the pipeline. Raises ValueError on one that cannot be decoded."""
         from smoothdino_model.pipeline import CameraFrame  # loaded with the model, not before
@@ -117,6 +139,10 @@ class Camera:
         rgb = conversions.rgb_from_message(waiting.message)
         self._calibration = self._calibrated(waiting.message.header, *rgb.shape[:2])
         pinhole = self._calibration.intrinsics
+        if pinhole and p.focal_correction and self.tracking.uncalibrated == _NO_INFO:
+            self._warn_once(
+                'late', 'camera_info has come late: from here on depth is of another scale.'
+            )
         return CameraFrame(
             rgb=rgb,
             stamp_ns=waiting.stamp_ns,

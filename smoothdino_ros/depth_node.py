@@ -106,7 +106,9 @@ class DepthNode(LifecycleNode):
         assert self._pipeline is not None
         self._worker = InferenceWorker(
             self._cameras,
+            ready=self._is_ready,
             read=self._read,
+            kind=lambda frame: frame.rgb.shape,
             step=self._pipeline.step,
             publish=self._publish,
             report=self._report,
@@ -269,6 +271,10 @@ class DepthNode(LifecycleNode):
         self._diagnostics.publish(diagnostics.diagnostic_array(stamp, statuses))
 
     # In the worker's thread.
+
+    def _is_ready(self, camera: str) -> bool:
+        assert self._settings is not None
+        return self._cameras[camera].ready(self._settings)
 
     def _read(self, camera: str, waiting: Waiting) -> CameraFrame:
         assert self._settings is not None

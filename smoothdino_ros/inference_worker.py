@@ -3,7 +3,8 @@
 
 The callbacks of the node only put a message into its slot, so the executor stays free; a message
 that is still waiting when the next one comes is dropped, so nothing stale is ever worked on. All
-messages waiting at the same moment become one batch. Nothing here knows ROS, or what a message is.
+messages of one kind that wait at the same moment become one batch. Nothing here knows ROS, or what
+a message is.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 _REMEMBERED = 300  # times kept for rates and latencies
+_LOOK_AGAIN_S = 0.1  # at a camera that was not ready
 _MOST_SKIPPED = 4096  # stamps kept while a step lasts: minutes of any camera
 
 
@@ -69,7 +71,9 @@ class _Camera:
 class InferenceWorker:
     """`offer` messages from any thread between `start` and `stop`; one thread answers them.
 
+    ready(camera): whether its message may be taken yet; until then it waits in its slot.
     read(camera, waiting) -> a frame; a ValueError rejects the message with its text.
+    kind(frame): frames of one kind are a batch, answered before the next batch is begun.
     step(frames by camera) -> results by camera; any exception drops that batch.
     publish(camera, waiting, frame, result).
     report(text) is called, from either thread, for each message that is rejected, fails or is
@@ -80,7 +84,9 @@ class InferenceWorker:
         self,
         cameras: Iterable[str],
         *,
+        ready: Callable[[str], bool],
         read: Callable[[str, Waiting], Any],
+        kind: Callable[[Any], Hashable],
         step: Callable[[Mapping[str, Any]], Mapping[str, Any]],
         publish: Callable[[str, Waiting, Any, Any], None],
         report: Callable[[str], None],
@@ -89,7 +95,8 @@ class InferenceWorker:
     ) -> None:
         # These may be set at any time; 0 means no limit.
         self.max_rate_hz, self.max_latency_s = max_rate_hz, max_latency_s
-        self._read, self._step, self._publish, self._report = read, step, publish, report
+        self._ready, self._read, self._kind = ready, read, kind
+        self._step, self._publish, self._report = step, publish, report
         self._cameras = {name: _Camera() for name in cameras}
         self._changed = threading.Condition()
         self._before_next: list[Callable[[], None]] = []
@@ -163,13 +170,9 @@ class InferenceWorker:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: (
-                        self._stopping
-                        or self._before_next
-                        or any(c.slot for c in self._cameras.values())
-                    )
-                )
+                while not (self._stopping or self._before_next or self._takable()):
+                    held = any(c.slot for c in self._cameras.values())
+                    self._changed.wait(_LOOK_AGAIN_S if held else None)
                 if self._stopping:
                     return
                 actions, self._before_next = self._before_next, []
@@ -178,54 +181,62 @@ class InferenceWorker:
                     action()
             except Exception as error:  # the thread outlives whatever it is given to do
                 self._report(f'An action before a step failed: {_in_words(error)}')
-            batch = self._take()
-            if batch:
-                self._answer(batch)
+            self._answer(self._take())
+
+    def _takable(self) -> dict[str, Waiting]:
+        return {
+            name: c.slot
+            for name, c in self._cameras.items()
+            if c.slot is not None and self._ready(name)
+        }
 
     def _take(self) -> dict[str, Waiting]:
         with self._changed:
-            batch = {}
-            for name, c in self._cameras.items():
-                if c.slot is not None:
-                    batch[name] = replace(c.slot, skipped_ns=tuple(c.skipped_ns))
-                    c.slot = None
-                    c.skipped_ns.clear()
-            return batch
+            taken = self._takable()
+            for name, waiting in taken.items():
+                c = self._cameras[name]
+                taken[name] = replace(waiting, skipped_ns=tuple(c.skipped_ns))
+                c.slot = None
+                c.skipped_ns.clear()
+            return taken
 
-    def _answer(self, batch: dict[str, Waiting]) -> None:
-        frames = {}
-        for name, waiting in batch.items():
+    def _answer(self, taken: dict[str, Waiting]) -> None:
+        batches: dict[Hashable, dict[str, Any]] = {}
+        for name, waiting in taken.items():
             if self._is_overdue(name, waiting):  # before it costs a step
                 self._put_back(name, (*waiting.skipped_ns, waiting.stamp_ns))
                 continue
             try:
-                frames[name] = self._read(name, waiting)
+                frame = self._read(name, waiting)
+                batches.setdefault(self._kind(frame), {})[name] = frame
             except ValueError as error:
                 self._reject(name, str(error))
                 self._put_back(name, waiting.skipped_ns)
             except Exception as error:
                 self._fail(name, waiting, error)
-        if not frames:
-            return
+        for frames in batches.values():
+            self._answer_batch({name: taken[name] for name in frames}, frames)
+
+    def _answer_batch(self, batch: dict[str, Waiting], frames: dict[str, Any]) -> None:
         try:
             results = self._step(frames)
         except Exception as error:
-            for name in frames:
-                self._fail(name, batch[name], error)
+            for name, waiting in batch.items():
+                self._fail(name, waiting, error)
             return
-        for name, result in results.items():
-            if self._is_overdue(name, batch[name]):
+        for name, waiting in batch.items():
+            if self._is_overdue(name, waiting):
                 continue
             try:
-                self._publish(name, batch[name], frames[name], result)
+                self._publish(name, waiting, frames[name], results[name])
             except Exception as error:
-                self._fail(name, batch[name], error, stepped=True)
+                self._fail(name, waiting, error, stepped=True)
                 continue
             with self._changed:
                 c, now_s = self._cameras[name], time.monotonic()
                 c.count(answered=c.counts.answered + 1)
                 c.answered_s.append(now_s)
-                c.latencies_s.append(now_s - batch[name].received_s)
+                c.latencies_s.append(now_s - waiting.received_s)
 
     def _count_received(self, c: _Camera, now_s: float) -> None:
         c.count(received=c.counts.received + 1, last_received_s=now_s)

@@ -25,9 +25,15 @@ ENGINES = ('auto', 'torch', 'onnxruntime', 'onnxruntime:openvino', 'onnxruntime:
 _LONGEST_16UC1_M = 65.535  # the last millimetre that 16 bits hold
 
 
-def _parameter(default: Any, description: str, *, live: bool = False) -> Any:
-    """A dataclass field; `live` ones may change while the node is configured."""
-    return field(default=default, metadata={'description': description, 'live': live})
+# Why a parameter cannot change while the node is configured.
+_NETWORK = 'because the network is loaded by it'
+_TOPICS = 'because the topics are made by it'
+_START = 'because it says what happens at the start'
+
+
+def _parameter(default: Any, description: str, *, fixed: str = '') -> Any:
+    """A dataclass field; fixed says why it cannot change while the node is configured."""
+    return field(default=default, metadata={'description': description, 'fixed': fixed})
 
 
 @dataclass(frozen=True)
@@ -37,93 +43,99 @@ class NodeParameters:
     model: str = _parameter(
         'facebook/dpt-dinov2-small-nyu',
         'Depth model: a Hugging Face id, a directory, or sample-room (the bundled one).',
+        fixed=_NETWORK,
     )
     adapter: str = _parameter(
         '',
         'Temporal adapter: a directory, a file, a published .pth, or none; '
         'empty takes the one that lies with the model.',
+        fixed=_NETWORK,
     )
     engine: str = _parameter(
         'auto',
         'What runs the network: auto, torch, onnxruntime, onnxruntime:openvino or '
         'onnxruntime:tensorrt; auto takes what suits the device.',
+        fixed=_NETWORK,
     )
     device: str = _parameter(
         'auto',
         'Where the network runs: auto, cpu, cuda, cuda:<index> or mps; auto takes the best.',
+        fixed=_NETWORK,
     )
     precision: str = _parameter(
-        'auto', 'Arithmetic of the network: auto, fp32, bf16 or fp16; auto suits the device.'
+        'auto',
+        'Arithmetic of the network: auto, fp32, bf16 or fp16; auto suits the device.',
+        fixed=_NETWORK,
     )
     input_height: int = _parameter(
         0,
         'Height in pixels at which the network sees the image: 0 (what the checkpoint asks for, '
         "else the camera's own) or 14 to 4320.",
+        fixed=_NETWORK,
     )
     cameras: tuple[str, ...] = _parameter(
         (),
         'Names of the cameras, each a prefix of its topics (front/image, front/depth/image, ...); '
         'empty means one camera without a prefix.',
+        fixed=_TOPICS,
     )
     image_transport: str = _parameter(
-        'raw', 'raw (Image on image) or compressed (CompressedImage on image/compressed).'
+        'raw',
+        'raw (Image on image) or compressed (CompressedImage on image/compressed).',
+        fixed=_TOPICS,
     )
     depth_encoding: str = _parameter(
         '32FC1',
         '32FC1 (metres; NaN invalid, -Inf too close, +Inf too far) or '
         '16UC1 (millimetres, 0 for all of these).',
-        live=True,
     )
     min_depth_m: float = _parameter(
-        0.1, 'Depth in metres below which a pixel counts as too close: 0 or more.', live=True
+        0.1, 'Depth in metres below which a pixel counts as too close: 0 or more.'
     )
     max_depth_m: float = _parameter(
         10.0,
         'Depth in metres beyond which a pixel counts as too far: more than min_depth_m; '
         'at most 65.535 with 16UC1.',
-        live=True,
     )
     focal_correction: bool = _parameter(
         True,
         'Whether depth is scaled by the focal length of the camera (its camera_info) over that of '
         'the camera which the model was trained with.',
-        live=True,
     )
     publish_points: bool = _parameter(
-        True, 'Whether depth/points is published to those who subscribe to it.', live=True
+        True, 'Whether depth/points is published to those who subscribe to it.'
     )
     points_stride: int = _parameter(
-        1, 'Every how many-th row and column of pixels becomes points: 1 to 64.', live=True
+        1, 'Every how many-th row and column of pixels becomes points: 1 to 64.'
     )
     publish_color: bool = _parameter(
-        True, 'Whether depth/image_color is published to those who subscribe to it.', live=True
+        True, 'Whether depth/image_color is published to those who subscribe to it.'
     )
     max_rate_hz: float = _parameter(
         0.0,
         'Most frames per second taken from each camera: 0 (no limit) or more; '
         'frames that come sooner are dropped.',
-        live=True,
     )
     max_latency_s: float = _parameter(
         0.0,
         'Longest time in seconds from the receipt of an image to its depth: 0 (no limit) or more; '
         'what would come later is dropped and counted as overdue.',
-        live=True,
     )
     temporal: bool = _parameter(
-        True, 'Whether the previous frames help (true) or each frame stands alone (false).'
+        True,
+        'Whether the previous frames help (true) or each frame stands alone (false).',
+        fixed=_NETWORK,
     )
     max_gap_s: float = _parameter(
         1.0,
         'Longest time in seconds between two frames, as they arrive, over which the previous '
         'ones are still of use: more than 0.',
-        live=True,
     )
     diagnostics_period_s: float = _parameter(
-        1.0, 'Seconds from one message on /diagnostics to the next: 0.1 to 60.', live=True
+        1.0, 'Seconds from one message on /diagnostics to the next: 0.1 to 60.'
     )
     autostart: bool = _parameter(
-        True, 'Whether the node configures and activates itself when it starts.'
+        True, 'Whether the node configures and activates itself when it starts.', fixed=_START
     )
 
     def __post_init__(self) -> None:
@@ -195,10 +207,10 @@ def changed(current: NodeParameters, changes: Mapping[str, object]) -> NodeParam
     ours = {f.name: f for f in fields(NodeParameters) if f.name in changes}
     new = replace(current, **{name: _typed(f, changes[name]) for name, f in ours.items()})
     for name, f in ours.items():
-        if not f.metadata['live'] and getattr(new, name) != getattr(current, name):
+        if f.metadata['fixed'] and getattr(new, name) != getattr(current, name):
             raise ValueError(
-                f'{name} is fixed while the node is configured: deactivate and clean up the node, '
-                f'set {name}, then configure it again.'
+                f'{name} is fixed while the node is configured, {f.metadata["fixed"]}: deactivate '
+                f'and clean up the node, set {name}, then configure it again.'
             )
     return new
 

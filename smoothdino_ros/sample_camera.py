@@ -7,6 +7,7 @@ metres, NaN unknown), all with the stamp of the moment of publishing, as a live 
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -128,16 +130,23 @@ def camera_info(
 
 
 def main(args: list[str] | None = None) -> int:
-    rclpy.init(args=args)
+    """Play to the end, or until SIGINT or SIGTERM."""
+    signalled: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: signalled.append(number))
+    # Without rclpy's own handlers, which would invalidate the context under the publishers.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
     try:
         camera = SampleCamera()
-        rclpy.spin_until_future_complete(camera, camera.finished)
+        executor.add_node(camera)
+        while not signalled and not camera.finished.done():
+            executor.spin_once(timeout_sec=0.2)  # how soon a signal is seen
     except ValueError as error:
         print(f'sample_camera: {error}', file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
     finally:
+        executor.shutdown()
         rclpy.try_shutdown()
     return 0
 

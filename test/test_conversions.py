@@ -16,10 +16,10 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (sensor_msgs)')
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from smoothdino_model.camera_info import depth_camera_info, intrinsics_of
 from smoothdino_model.images import depth_m_from_bytes
 from smoothdino_ros.conversions import (
     check_at_a_glance,
-    depth_camera_info,
     depth_message,
     rgb_from_message,
     stamp_ns,
@@ -133,6 +133,19 @@ def test_camera_info_of_another_size_is_scaled():
     assert (own.height, own.width) == (240, 160)
     np.testing.assert_allclose(own.k, [125, 0, 80, 0, 255, 120, 0, 0, 1])
     np.testing.assert_allclose(own.p, [125, 0, 80, -12.5, 0, 255, 120, 0, 0, 0, 1, 0])
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('huge', [1e308, 1e200, INF, NAN, -1e308])
+@pytest.mark.parametrize('width', [160, 640, 6400])
+def test_a_huge_k_is_refused_in_words_and_without_a_warning(huge, width):
+    info = camera_info()
+    for at in (0, 2, 4, 5):
+        wrong = copy.deepcopy(info)
+        wrong.k[at] = huge
+        own = depth_camera_info(wrong, header(), height=width * 3 // 4, width=width)
+        with pytest.raises(ValueError, match=r'expected a .* in K, got '):
+            intrinsics_of(own, height=width * 3 // 4, width=width, rectified=False)
 
 
 def test_binning_and_an_info_without_a_size_are_left_to_the_camera():

@@ -251,8 +251,8 @@ def test_reset_makes_the_next_frame_a_first_one(
 
 def test_parameters_while_active(observer, played, tmp_path):
     assert observer.set(device='cuda') == (
-        'device is fixed while the node is configured: deactivate and clean up the node, '
-        'set device, then configure it again.'
+        'device is fixed while the node is configured, because the network is loaded by it: '
+        'deactivate and clean up the node, set device, then configure it again.'
     )
     assert 'max_depth_m' in observer.set(max_depth_m=-1.0)
     assert not observer.set(max_depth_m=3, depth_encoding='16UC1', max_rate_hz=0.5)

@@ -13,6 +13,7 @@ class Answers:
     """Stands for the pipeline and the publishers: each step waits for `let` to be called."""
 
     def __init__(self, cameras=('front',), *, blocked: bool = False, **options) -> None:
+        self.not_ready: set[str] = set()
         self.batches: list[dict] = []
         self.published: list[tuple] = []
         self.reports: list[str] = []
@@ -20,7 +21,9 @@ class Answers:
         self._may_step = threading.Semaphore(0) if blocked else None
         self.worker = InferenceWorker(
             cameras,
+            ready=lambda camera: camera not in self.not_ready,
             read=self._read,
+            kind=lambda waiting: str(waiting.message).isupper(),
             step=self._step,
             publish=lambda camera, _, __, result: self.published.append((camera, result)),
             report=self.reports.append,
@@ -87,6 +90,55 @@ def test_cameras_that_wait_at_the_same_moment_are_one_batch():
         answers.let(2)
         answers.until(lambda: len(answers.published) == 3)
     assert [sorted(batch) for batch in answers.batches] == [['front'], ['front', 'rear']]
+
+
+def test_messages_of_another_kind_are_another_batch_that_holds_up_no_answer():
+    with Answers(['front', 'rear', 'left'], blocked=True) as answers:
+        answers.offer('front', 'a', 1)
+        answers.entered.acquire()
+        for camera, message in {'front': 'b', 'rear': 'B', 'left': 'c'}.items():
+            answers.offer(camera, message, 2)
+        answers.let(2)
+        answers.until(lambda: len(answers.published) == 3)  # while the other one is at work
+        answers.offer('left', 'd', 3)
+        answers.let(2)
+        answers.until(lambda: len(answers.published) == 5)
+    assert [sorted(batch) for batch in answers.batches] == [
+        ['front'],
+        ['front', 'left'],
+        ['rear'],
+        ['left'],
+    ]
+
+
+def test_a_step_that_raises_drops_no_frame_of_another_kind():
+    with Answers(['front', 'rear'], blocked=True) as answers:
+        answers.offer('front', 'a', 1)
+        answers.entered.acquire()
+        answers.offer('front', 'too much', 2)
+        answers.offer('rear', 'B', 2)
+        answers.let(3)
+        answers.until(lambda: len(answers.published) == 2)
+        counts = answers.worker.counts()
+    assert answers.published[1] == ('rear', 'B')
+    assert (counts['front'].failed, counts['rear'].failed) == (1, 0)
+
+
+def test_a_camera_that_is_not_ready_keeps_its_latest_message_and_holds_up_no_other():
+    with Answers(['front', 'rear']) as answers:
+        answers.not_ready.add('front')
+        answers.offer('front', 'a', 1)
+        answers.offer('rear', 'b', 1)
+        answers.until(lambda: answers.published == [('rear', 'b')])
+        answers.offer('front', 'c', 2)
+        answers.offer('rear', 'd', 2)
+        answers.until(lambda: len(answers.published) == 2)
+        answers.not_ready.clear()  # of which nobody tells the worker
+        answers.until(lambda: len(answers.published) == 3)
+        counts = answers.worker.counts()['front']
+    assert answers.published[1:] == [('rear', 'd'), ('front', 'c')]
+    assert answers.batches[-1]['front'].skipped_ns == (1,)
+    assert (counts.received, counts.dropped, counts.answered) == (2, 1, 1)
 
 
 def test_a_message_that_cannot_be_read_leaves_the_others_alone():

@@ -87,7 +87,7 @@ def test_changes_while_configured():
     now = from_values(DEFAULTS)
     assert changed(now, {'max_gap_s': 2, 'some.other': 'x'}).max_gap_s == 2.0
     assert changed(now, {'device': 'auto'}) == now  # to what it is already
-    with pytest.raises(ValueError, match='device is fixed while the node is configured'):
+    with pytest.raises(ValueError, match='device is fixed while the node is configured, because the net'):
         changed(now, {'device': 'cpu'})
     with pytest.raises(ValueError, match='Parameter max_depth_m: expected more than min_depth_m'):
         changed(now, {'min_depth_m': 12.0})
@@ -102,7 +102,7 @@ def test_the_choices_are_those_of_the_model_side():
 
 
 def test_what_can_change_while_configured():
-    live = {f.name for f in dataclasses.fields(NodeParameters) if f.metadata['live']}
+    live = {f.name for f in dataclasses.fields(NodeParameters) if not f.metadata['fixed']}
     assert live == {
         *('depth_encoding', 'min_depth_m', 'max_depth_m', 'max_rate_hz', 'max_gap_s'),
         *('focal_correction', 'publish_points', 'points_stride', 'publish_color'),

@@ -114,6 +114,38 @@ def test_an_adapter_learns_nothing_of_first_frames(tiny_model_dir):
         module.training_step({name: value[:, :1] for name, value in batch.items()}, 0)
 
 
+def test_frames_before_the_learnt_ones_lead_up_to_them(tiny_model_dir):
+    settings = {'loss': LossWeights(silog=1.0), 'adapter': str(tiny_model_dir)}
+    module = training(tiny_model_dir, **settings, learnt_frames=1)
+    batch = windows()
+    expected = module.training_step(batch, 0)
+    batch['depth_m'][:, :2] = 9.0
+    assert torch.equal(module.training_step(batch, 0), expected)
+    batch['rgb'][:, 0] = 255 - batch['rgb'][:, 0]
+    assert not torch.equal(module.training_step(batch, 0), expected)
+    batch = windows()
+    of_all = training(tiny_model_dir, **settings).training_step(batch, 0)
+    of_two = training(tiny_model_dir, **settings, learnt_frames=2).training_step(batch, 0)
+    assert torch.equal(of_all, of_two)  # an adapter learns nothing of the first of three
+
+
+def test_a_token_of_the_linear_decoder_gives_the_depth_of_its_patch(tiny_model_dir):
+    module = training(tiny_model_dir, parts=['encoder'], linear_decoder=True)
+    rgb = windows()['rgb']
+    frame, _, levels = module.encode(rgb)
+    changed = levels[-1].clone()
+    changed[0, 1, 1 + 5 * 2 + 3] += torch.randn(24)  # row 2, column 3 of 4 x 5 patches
+    with torch.no_grad():
+        before, after = (module.decode(frame, (tokens,)) for tokens in (levels[-1], changed))
+    assert before.shape == rgb.shape[:-1]
+    moved = torch.zeros(before.shape, dtype=torch.bool)
+    moved[0, 1, 28:42, 42:56] = True
+    assert torch.equal(before != after, moved)
+    learnt = gradients(module)
+    assert any(name.startswith('linear.') for name in learnt)
+    assert any('attention' in name for name in learnt)
+
+
 def test_the_published_regulariser_holds_depth_where_it_was(tiny_model_dir):
     """It is zero for a fresh adapter, grows with the change, and pulls back."""
     alone = LossWeights(mse=0.0, original=1.0)
@@ -137,6 +169,7 @@ def test_the_published_regulariser_holds_depth_where_it_was(tiny_model_dir):
         ({'adapter': None}, "'adapter' is to be trained"),
         ({'parts': ['encoder'], 'features': 'x'}, 'features: expected a frozen encoder'),
         ({'adapter': AdapterSize(parameters=100)}, '100 are too few'),
+        ({'linear_decoder': True}, r"linear_decoder: expected parts \['encoder'\]"),
     ],
     ids=str,
 )
@@ -194,8 +227,8 @@ def trained(tmp_path_factory) -> Path:
         'data.batch_size': 2,
         'data.val_windows': 2,
     }
-    fit(small('room_1_coarse.yaml', changes, folder))
-    return folder / 'runs' / 'room_1_coarse'
+    fit(small('room_1_encoder.yaml', changes, folder))
+    return folder / 'runs' / 'room_1_encoder'
 
 
 def test_a_run_leaves_curves_and_a_model_that_loads(trained):

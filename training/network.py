@@ -8,17 +8,19 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Dinov2Config, DPTConfig, DPTForDepthEstimation
 
 from smoothdino_model.adapter import AdapterConfig, TemporalAdapter
-from smoothdino_model.backbone import DepthBackbone
+from smoothdino_model.backbone import DepthBackbone, Features
 
 # DINOv2 with DPT on NYUv2: what SmoothDINOv2 calls the size of the backbone.
 BACKBONES = {
     size: f'facebook/dpt-dinov2-{size}-nyu' for size in ('small', 'base', 'large', 'giant')
 }
 _MEAN_INDOOR_DEPTH_M = 2.5  # where the fresh head starts: at zero its last ReLU would be dead
+_LOG_FARTHEST = 3.5  # of the linear decoder: 33 m
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,28 @@ def fresh_network(size: NetworkSize) -> DPTForDepthEstimation:
     )
     _initialise(network)
     return network
+
+
+class LinearDecoder(nn.Module):
+    """Depth from the tokens of the last level alone, by one linear layer.
+
+    Each token gives the log of depth at half the resolution of its patch.
+    """
+
+    def __init__(self, backbone: DepthBackbone) -> None:
+        super().__init__()
+        self.side = backbone.patch // 2
+        self.norm = nn.LayerNorm(backbone.channels)
+        self.log_depth = nn.Linear(backbone.channels, self.side**2)
+        nn.init.normal_(self.log_depth.weight, std=0.01)
+        nn.init.constant_(self.log_depth.bias, math.log(_MEAN_INDOOR_DEPTH_M))
+
+    def forward(self, frame: Features, tokens: Tensor) -> Tensor:
+        """Give depth (B, T, H, W) in metres of tokens (B, T, 1 + N, C), of whole patches."""
+        log_depth = self.log_depth(self.norm(tokens[:, :, 1:])).mT.flatten(0, 1)
+        patches = F.pixel_shuffle(log_depth.unflatten(-1, frame.grid), self.side)
+        sized = F.interpolate(patches.clamp(max=_LOG_FARTHEST).exp(), frame.frame_size)
+        return sized[:, 0].unflatten(0, tokens.shape[:2])
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ FIRST_UNSEEN_ROOM = 1_000_000
 # different stripes have no window and no room in common, so that as many workers as divide the
 # number of stripes draw nothing twice.
 STRIPES = 8
-SHOWINGS = 8  # of a window: drawing it costs a core as much as learning from it
+SHOWINGS = 4  # of a window: drawing it costs a core more than learning from it
 _BLOCK = 6  # windows of a stripe that are new at a time
-_WINDOWS_PER_ROOM = 4  # many views of few rooms teach those rooms, not rooms
+_WINDOWS_PER_ROOM = 8  # many views of few rooms teach those rooms, not rooms
 _ROOMS_AT_HAND = 3  # of a stripe
 _RIDE_FRAMES = 900  # 30 s of camera at 30 Hz
 
