@@ -5,7 +5,8 @@
 publishes pictures and takes the depth, `depth_node`, and a minimal rclpy node that calls the plain
 per-frame network of the same model in its callback. Prints, and with --json writes:
 
-- added: from the node's callback to the end of its publishing, less the pipeline's own time;
+- added: from the node's callback to the end of its publishing, less the pipeline's own time, and
+  the same in processor time of the node, which others on the machine do not lengthen;
 - unloaded: from publish to depth received here, one picture at a time, the two nodes in turn;
 - loaded: the same while pictures come faster than either node can answer.
 """
@@ -69,26 +70,41 @@ def timed_depth_node(model: str, times_file: str) -> int:
     """`depth_node`, its pipeline's steps timed from outside; it writes both at its end."""
     from smoothdino_model.pipeline import DepthPipeline
     from smoothdino_ros import depth_node
+    from smoothdino_ros.camera import Camera
     from smoothdino_ros.inference_worker import InferenceWorker
 
     steps_s: list[float] = []
-    answers_s: list[tuple[float, float]] = []  # from callback to published, and the step in it
+    offered_s = [0.0]  # in processor time, as all that follow
+    step_s = [0.0]
+    added_s: list[float] = []
     step, stop = DepthPipeline.step, InferenceWorker.stop
+    offer, publish = InferenceWorker.offer, Camera.publish
+
+    def offered(self, *args, **kwargs) -> None:
+        offered_s[0] = time.process_time()
+        offer(self, *args, **kwargs)
 
     def timed(self, frames):
-        start_s = time.perf_counter()
+        start_s, start_processor_s = time.perf_counter(), time.process_time()
         results = step(self, frames)
         steps_s.append(time.perf_counter() - start_s)
+        step_s[0] = time.process_time() - start_processor_s
         return results
+
+    def published(self, *args, **kwargs) -> None:
+        publish(self, *args, **kwargs)
+        added_s.append(time.process_time() - offered_s[0] - step_s[0])
 
     def stopped(self) -> None:
         stop(self)
         latencies_s = [s for one in self.counts().values() for s in one.latencies_s]
         # The worker remembers the latest ones; one camera, so in the order of the steps.
-        answers_s.extend(zip(latencies_s, steps_s[-len(latencies_s) :], strict=True))
-        Path(times_file).write_text(json.dumps(answers_s))
+        latest = slice(-len(latencies_s), None)
+        times_s = zip(latencies_s, steps_s[latest], added_s[latest], strict=True)
+        Path(times_file).write_text(json.dumps(list(times_s)))
 
     DepthPipeline.step, InferenceWorker.stop = timed, stopped  # type: ignore[method-assign]
+    InferenceWorker.offer, Camera.publish = offered, published  # type: ignore[method-assign]
     arguments = ['-p', f'model:={model}', '-p', 'max_gap_s:=1000.0']
     remaps = [w for t in ('image', 'depth/image') for w in ('-r', f'{t}:=depth_node/{t}')]
     return depth_node.main(['--ros-args', *arguments, *remaps])
@@ -241,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
             for process in nodes.values():
                 process.wait(60)
             rig.close()
-    added_ms = [1000 * (answer_s - step_s) for answer_s, step_s in answers_s]
+    steps_s = [step_s for _, step_s, _ in answers_s]
     result = {
         'machine': {
             'cpu': platform.processor() or platform.machine(),
@@ -251,8 +267,9 @@ def main(argv: list[str] | None = None) -> int:
         },
         'model': options.model,
         'size': f'{SIZE[1]}x{SIZE[0]}',
-        'pipeline [ms]': summary([1000 * step_s for _, step_s in answers_s]),
-        'added [ms]': summary(added_ms) | {'goal': GOAL_MS},
+        'pipeline [ms]': summary([1000 * one for one in steps_s]),
+        'added [ms]': summary([1000 * (a - b) for a, b, _ in answers_s]) | {'goal': GOAL_MS},
+        'added, processor time [ms]': summary([1000 * one for *_, one in answers_s]),
         'unloaded [ms]': {name: summary(alone[name]) for name in NODES},
         'loaded [ms]': {name: summary(crowded[name]) for name in NODES},
         'pictures while loaded': {

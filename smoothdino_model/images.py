@@ -292,7 +292,7 @@ def depth_bytes(
     order, without padding.
     """
     with np.errstate(invalid='ignore'):
-        too_close = (depth_m < min_depth_m) | (depth_m <= 0)
+        too_close = depth_m < min_depth_m if min_depth_m > 0 else depth_m <= 0
         too_far = depth_m > max_depth_m
     if encoding == '16UC1':
         known = ~(too_close | too_far | np.isnan(depth_m))
@@ -302,8 +302,9 @@ def depth_bytes(
     data = byte_array(depth_m.astype(np.float32, copy=False))
     # In place, because each fresh array of this size costs about a millisecond.
     pixels = np.frombuffer(data, np.float32).reshape(depth_m.shape)
-    np.copyto(pixels, -np.inf, where=too_close)
-    np.copyto(pixels, np.inf, where=too_far)
+    for where, value in ((too_close, -np.inf), (too_far, np.inf)):
+        if where.any():
+            np.copyto(pixels, value, where=where)
     return data
 
 

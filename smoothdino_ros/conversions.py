@@ -92,21 +92,21 @@ def depth_message(
     data = images.depth_bytes(
         depth_m, encoding=encoding, min_depth_m=min_depth_m, max_depth_m=max_depth_m
     )
-    return Image(
+    message = Image(
         header=header,
         height=height,
         width=width,
         encoding=encoding,
         is_bigendian=sys.byteorder == 'big',
         step=width * (2 if encoding == '16UC1' else 4),
-        data=data,
     )
+    message.data = data  # not through the constructor, which copies it
+    return message
 
 
 def rgb_message(rgb: np.ndarray, header: Header) -> Image:
     """An Image of (H, W, 3) uint8 RGB."""
     height, width, _ = rgb.shape
-    data = images.byte_array(rgb)
-    return Image(
-        header=header, height=height, width=width, encoding='rgb8', step=width * 3, data=data
-    )
+    message = Image(header=header, height=height, width=width, encoding='rgb8', step=width * 3)
+    message.data = images.byte_array(rgb)
+    return message

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _WATCH_PERIOD_S = 1.0
+_THREADS_TAKE_TURNS_S = 0.0002
 
 
 class DepthNode(LifecycleNode):
@@ -328,6 +329,8 @@ def main(args: list[str] | None = None) -> int:
     model_log = logging.getLogger('smoothdino_model')
     model_log.setLevel(logging.INFO)
     model_log.addHandler(_ToRosLog(node.get_logger()))
+    # The worker would wait up to 5 ms for each turn while the executor handles a message.
+    sys.setswitchinterval(_THREADS_TAKE_TURNS_S)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

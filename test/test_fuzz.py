@@ -314,7 +314,9 @@ def test_other_formats_are_for_files_only():
 def test_hundreds_of_messages_over_dds(transport, tiny_model_dir, tmp_path):
     arguments = ('-p', f'model:={tiny_model_dir}', '-p', f'image_transport:={transport}')
     node = Process(
-        tmp_path / 'log', *('-m', 'smoothdino_ros.depth_node', '--ros-args', *arguments)
+        tmp_path / 'log',
+        *('-m', 'smoothdino_ros.depth_node', '--ros-args', *arguments),
+        *('-p', 'diagnostics_period_s:=0.2'),
     )
     observer = Observer()
     kind, topic = KINDS[transport]
@@ -341,7 +343,7 @@ def test_hundreds_of_messages_over_dds(transport, tiny_model_dir, tmp_path):
             time.sleep(0.003)
             if sent % 10 == 0:
                 good_ns = 10**9 + sent * 10**7
-                observer.wait_for(lambda: False, 0.1)
+                observer.wait_for(lambda: False, 0.05)
                 images.publish(good(kind, good_ns))
                 assert observer.wait_for(
                     lambda: observer.reliable and stamp_ns(observer.reliable[-1]) == good_ns
