@@ -37,6 +37,7 @@ SIZES: dict[str, tuple[int, int, int, list[int], list[int]]] = {
 
 def random_network(size: str) -> DPTForDepthEstimation:
     channels, layers, heads, levels, neck = SIZES[size]
+    decoded: Any = {'out_indices': levels}
     encoder = Dinov2Config(
         hidden_size=channels,
         num_hidden_layers=layers,
@@ -44,9 +45,9 @@ def random_network(size: str) -> DPTForDepthEstimation:
         use_swiglu_ffn=size == 'giant',
         patch_size=PATCH,
         image_size=518,
-        out_indices=levels,
         apply_layernorm=False,
         reshape_hidden_states=False,
+        **decoded,
     )
     config = DPTConfig(
         backbone_config=encoder,
@@ -135,7 +136,9 @@ class Published(PerFrame):
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         previous = rgb if self._previous is None else self._previous
         self._previous = rgb
-        gray = [cv2.cvtColor(one, cv2.COLOR_RGB2GRAY).astype(np.float32) for one in (previous, rgb)]
+        gray = [
+            cv2.cvtColor(one, cv2.COLOR_RGB2GRAY).astype(np.float32) for one in (previous, rgb)
+        ]
         shift, _ = cv2.phaseCorrelate(gray[0], gray[1])
         before, pixels = self._encode(self._pixels(previous)), self._pixels(rgb)
         grid = (pixels.shape[2] // PATCH, pixels.shape[3] // PATCH)
@@ -162,4 +165,3 @@ class Published(PerFrame):
 
     def _decode(self, levels: list[Tensor], grid: tuple[int, int], rgb: np.ndarray) -> np.ndarray:
         return self._at_size_of(rgb, self.network.head(self.network.neck(levels, *grid)))
-

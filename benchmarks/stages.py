@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from smoothdino_model.backbone import DepthBackbone
 from smoothdino_model.engine import PRECISIONS
-from smoothdino_model.model import SmoothDino
 from smoothdino_model.phase_correlation import windowed_spectrum
 from smoothdino_model.pipeline import DepthPipeline
 
@@ -25,8 +26,8 @@ def stages(
 ) -> tuple[dict[str, float], float]:
     """Give the median milliseconds of each stage of a frame that has a previous one.
 
-    And the GFLOP per second of a product of two matrices of the pipeline's precision, taken in
-    between. Each stage waits for the device, so that on a GPU their sum is more than a frame takes.
+    And the GFLOP per second of a product of two matrices in the pipeline's precision, taken in
+    between. Each waits for the device, so that on a GPU their sum is more than a frame takes.
     """
     model, device = pipeline.model, pipeline.device
     backbone, adapter = model.backbone, model.adapter
@@ -35,26 +36,65 @@ def stages(
     square = torch.randn(_GEMM, _GEMM).to(device, PRECISIONS[pipeline.precision])
     product = torch.empty_like(square)
 
-    def timed(stage: str, work: Callable[[], Any]) -> Any:
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
         start = clock()
-        result = work()
+        yield
         if device.type == 'cuda':
             torch.cuda.synchronize(device)
         ms.setdefault(stage, []).append(1e3 * (clock() - start))
-        return result
 
     first = backbone.preprocess(torch.from_numpy(frames[0])[None].to(device))
-    spectrum = windowed_spectrum(backbone.luma(first))
-    _, state = model.adapt(backbone.encode_input(first), spectrum, None)
-    for i in range(1 + rounds):
-        image = torch.from_numpy(frames[(1 + i) % len(frames)])[None]
-        before = state
+    _, state = model.adapt(
+        backbone.encode_input(first), windowed_spectrum(backbone.luma(first)), None
+    )
+    for i in range(1 + rounds):  # the first one is to warm up
+        with timed('upload'):
+            rgb = torch.from_numpy(frames[(1 + i) % len(frames)])[None].to(device)
+        with timed('preprocess'):
+            pixels = backbone.preprocess(rgb)
+        with timed('encode'):
+            features = backbone.encode_input(pixels)
+        with timed('shift'):
+            spectrum = windowed_spectrum(backbone.luma(pixels))
+            motion = model.measure(spectrum, features, state)
+        with timed('adapter'):
+            adapted = adapter(
+                features,
+                state.features,
+                shift_patches=motion.shift_input_px / backbone.patch,
+                confidence=motion.confidence,
+                valid=state.valid,
+            )
+        with timed('decode'):
+            padded = backbone.decode_padded(adapted)
+        with timed('resize'):
+            depth_m = backbone.cut_out(padded, adapted, adapted.frame_size)
+        with timed('download'):
+            depth_m.cpu().numpy()
+        with timed('gemm'):
+            torch.mm(square, square, out=product)
+        state = motion.state_with(adapted)
+    medians = {stage: float(np.median(times[1:])) for stage, times in ms.items()}
+    return medians, 2 * _GEMM**3 / 1e6 / medians.pop('gemm')
 
-        def shift() -> Any:
-            spectrum = windowed_spectrum(backbone.luma(pixels))  # noqa: B023
-            return model.measure(spectrum, features, before)  # noqa: B023
 
-        rgb = timed('upload', lambda: image.to(device))  # noqa: B023
-        pixels = timed('preprocess', lambda: backbone.preprocess(rgb))  # noqa: B023
-        features = timed('encode', lambda: backbone.encode_input(pixels))  # noqa: B023
-        motion = timed('shift', shift)
+def counted_gflop(network: Any, size: tuple[int, int]) -> dict[str, float]:
+    """Count the operations of encoder and decoder as convolutions and products are written down.
+
+    In our order, in which the decoder has fewer than in the library's. Winograd does fewer still.
+    """
+    backbone = DepthBackbone(copy.deepcopy(network))
+    encoder: Any = backbone.network.backbone
+    empty = backbone.preprocess(torch.zeros(1, *size, 3, dtype=torch.uint8))
+    backbone.to('meta')
+    pixels = empty.pixels.to('meta')
+    with torch.no_grad(), FlopCounterMode(display=False) as encoding:
+        levels = encoder(pixels).feature_maps
+    features = backbone.features(empty, levels)
+    with torch.no_grad(), FlopCounterMode(display=False) as decoding:
+        backbone.decode_padded(features)
+    return {
+        'encode': encoding.get_total_flops() / 1e9,
+        'decode': decoding.get_total_flops() / 1e9,
+    }

@@ -60,7 +60,7 @@ def chosen_device(device: str | torch.device) -> torch.device:
 
 
 def chosen_engine(engine: str, device: torch.device) -> str:
-    """Give the engine that ``auto`` stands for: torch, the fastest on every device measured."""
+    """Give the engine that ``auto`` stands for: torch, by rule, see docs/performance.md."""
     if engine == 'auto':
         return 'torch'
     if engine not in ENGINES:
