@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from smoothdino_model.bags import BagRecording
+from smoothdino_model.bags import BagRecording, Received
 from smoothdino_model.recordings import RecordingError
 from training.data.bag_frames import (
     camera_of,
@@ -120,8 +120,10 @@ def extract(
         size = size_of(pictures, number_of[0])
         camera = camera_of(pictures, size, image)
         check_view(camera, camera_of(depths, size, depth, warn=False), depth)
-        _write_pictures(pictures, number_of[0], size, partial, bar, left_out)
-        _write_depths(depths, number_of[1], size, partial, bar, left_out)
+        jpegs = {place: partial / f'{number}.jpg' for place, number in number_of[0].items()}
+        pngs = {place: partial / f'{number}.png' for place, number in number_of[1].items()}
+        _write_pictures(_missing(pictures, jpegs, bar), size, left_out)
+        _write_depths(_missing(depths, pngs, bar), size, left_out)
 
     kept = {n: ns for n, ns in stamps_ns.items() if _is_whole(partial, n)}
     if not kept:
@@ -155,22 +157,20 @@ def _enter(partial: Path, plan: dict[str, Any]) -> None:
         _write(partial / _PLAN, json.dumps(plan).encode())
 
 
-def _write_pictures(
-    recording: BagRecording,
-    number_of: dict[int, int],
-    size: tuple[int, int],
-    partial: Path,
-    bar: tqdm,
-    left_out: Counter[str],
-) -> None:
-    """Write what is not there yet."""
+def _missing(
+    recording: BagRecording, files: dict[int, Path], bar: tqdm
+) -> Iterator[tuple[Path, Received]]:
+    """The images, by their place in the recording, whose files are not there yet."""
     for place, received in enumerate(images_of(recording)):
         bar.update()
-        if place not in number_of:
-            continue
-        path = partial / f'{number_of[place]}.jpg'
-        if path.exists():
-            continue
+        if place in files and not files[place].exists():
+            yield files[place], received
+
+
+def _write_pictures(
+    missing: Iterable[tuple[Path, Received]], size: tuple[int, int], left_out: Counter[str]
+) -> None:
+    for path, received in missing:
         try:
             rgb = received.rgb()
         except RecordingError as error:
@@ -183,20 +183,9 @@ def _write_pictures(
 
 
 def _write_depths(
-    recording: BagRecording,
-    number_of: dict[int, int],
-    size: tuple[int, int],
-    partial: Path,
-    bar: tqdm,
-    left_out: Counter[str],
+    missing: Iterable[tuple[Path, Received]], size: tuple[int, int], left_out: Counter[str]
 ) -> None:
-    for place, received in enumerate(images_of(recording)):
-        bar.update()
-        if place not in number_of:
-            continue
-        path = partial / f'{number_of[place]}.png'
-        if path.exists():
-            continue
+    for path, received in missing:
         try:
             depth_m = received.depth_m()
         except RecordingError as error:
