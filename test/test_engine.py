@@ -80,7 +80,7 @@ def assert_as_the_library(frames: list[np.ndarray]) -> None:
         depth_m, state = engine(rgb, state)
         expected_m, expected_state = by_the_library(plain, rgb, expected_state)
         assert expected_m.min() > 0.1
-        assert expected_m.std() > 0.1
+        assert expected_m.std() > 0.05  # of one dark scene
         assert relative_error(depth_m, expected_m) < 1e-4
         for came, expected in zip(state.tensors, expected_state.tensors, strict=True):
             largest = float((expected.abs() if expected.dtype != torch.bool else expected).max())
