@@ -55,12 +55,12 @@ lint: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-# Two files of tests at a time, each on one thread: two that wait for each other's cores take far longer.
 # A built tree is only worth testing whole: what an earlier build left is not in it.
 build: setup
 	rm -rf $(BUILD)/install
 	$(PY) -m colcon --log-base $(BUILD)/log build --paths . --build-base $(BUILD)/build --install-base $(BUILD)/install
 
+# Two files of tests at a time, each on one thread: two that wait for each other's cores take far longer.
 test: lint build
 	OMP_NUM_THREADS=1 SMOOTHDINO_INSTALL=$(abspath $(BUILD)/install/smoothdino_ros) \
 	  $(PY) -m pytest -n 2 --dist loadfile

@@ -117,7 +117,7 @@ def cameras(viewer, tmp_path_factory):
 def test_a_slow_camera_holds_up_no_fast_one(viewer, cameras):
     viewer.forget()
     assert viewer.wait_for(lambda: len(viewer.rear) >= 3, 30)
-    assert len(viewer.reliable) > len(viewer.rear)
+    assert len(viewer.reliable) >= 3 * len(viewer.rear)
     assert {(one.width, one.height) for one in viewer.reliable} == {(64, 48)}
     assert {(one.width, one.height) for one in viewer.rear} == {(112, 70)}
     assert {one.header.frame_id for one in viewer.rear} == {'rear_optical'}
