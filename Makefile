@@ -1,6 +1,6 @@
 # make demo   a camera, the depth node and a viewer: INPUT=folder|video|bag OUTPUT=dir MODEL=m VIEWER=rerun
 # make test   everything CI runs: lint, types, the colcon build, the tests
-# make soak   the long tests of what the node survives, then half an hour of load: MINUTES=30 OUTPUT=dir
+# make soak   the long tests of what the node and its depth survive, then half an hour of load: MINUTES=30 OUTPUT=dir
 # make setup  the virtual environment in .venv, which the others make for themselves
 # make lint, make build, make clean
 
@@ -66,7 +66,7 @@ test: lint build
 	  $(PY) -m pytest -n 2 --dist loadfile
 
 soak: setup
-	SMOOTHDINO_SOAK=1 $(PY) -m pytest test/test_fuzz.py test/test_survival.py --timeout 7200
+	SMOOTHDINO_SOAK=1 $(PY) -m pytest test/test_fuzz.py test/test_survival.py test/test_engine.py --timeout 7200
 	$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),30) --output $(or $(OUTPUT),soak_output)
 
 # With the bundled model as it is now; to be committed after every change of it.

@@ -130,6 +130,43 @@ def test_half_precision_on_request_is_close(caplog):
     assert 0 < error.mean() < 0.01
 
 
+@torch.inference_mode()
+def test_half_precision_does_not_drift_from_full_over_a_stream_of_nyu(nyu_root):
+    engines = {
+        precision: make_engine(
+            load_model('sample-room'),
+            engine='torch',
+            device=CPU,
+            precision=precision,
+            temporal=True,
+        )
+        for precision in ('fp32', 'bf16')
+    }
+    states: dict[str, TemporalState | None] = dict.fromkeys(engines)
+    abs_rel, of_state = [], []
+    for rgb in map(batch, ride(nyu_root)):
+        depth_m = {}
+        for precision, engine in engines.items():
+            came, states[precision] = engine(rgb, states[precision])
+            depth_m[precision] = came.float()
+        abs_rel.append(float((depth_m['bf16'] / depth_m['fp32'] - 1).abs().mean()))
+        of_state.append(state_error(states['bf16'], states['fp32']))
+    assert min(abs_rel) > 0
+    assert max(abs_rel) < 0.01
+    assert max(of_state) < 0.02
+    n = len(abs_rel) // 3
+    assert np.mean(abs_rel[-n:]) < 1.5 * np.mean(abs_rel[:n])
+
+
+def state_error(came: TemporalState, expected: TemporalState) -> float:
+    """Give the largest mean error of the state's tensors, as a part of their mean size."""
+    errors = []
+    for one, other in zip(came.tensors, expected.tensors, strict=True):
+        if one.is_floating_point():
+            errors.append(float((one.float() - other).abs().mean() / other.abs().mean()))
+    return max(errors)
+
+
 @pytest.mark.parametrize(
     ('engine', 'said'),
     [

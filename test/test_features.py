@@ -41,6 +41,13 @@ def test_they_are_the_encoders_features_to_half_precision(tmp_path, backbone):
         torch.testing.assert_close(level, exact, rtol=1e-3, atol=1e-3)
 
 
+def test_mixed_precision_takes_the_same_features(tmp_path, backbone):
+    cache, rgb = FeatureCache(tmp_path, backbone), frames(2)
+    with torch.autocast('cpu', torch.bfloat16):
+        levels = cache.encode(rgb, backbone.preprocess(rgb)).levels
+    assert equal(levels, kept(cache, rgb))
+
+
 def test_each_frame_is_encoded_once_for_all_runs(tmp_path, backbone):
     rgb, encoded = frames(4), []
     backbone.network.backbone.register_forward_pre_hook(

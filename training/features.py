@@ -40,7 +40,8 @@ class FeatureCache:
             self._frame(image.cpu(), replace(network_input, pixels=pixels[i : i + 1]))
             for i, image in enumerate(rgb)
         ]
-        stacked = torch.stack(frames, dim=1).to(pixels.device, torch.float32)  # (L, B, 1 + N, C)
+        # Widened first: autocast on a CPU does not stack half precision.
+        stacked = torch.stack([frame.float() for frame in frames], dim=1).to(pixels.device)
         grid = (pixels.shape[2] // self.backbone.patch, pixels.shape[3] // self.backbone.patch)
         return Features(
             tuple(stacked.unbind()), grid, network_input.content, network_input.frame_size
