@@ -18,7 +18,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from smoothdino_model.attention import with_written_scores
 from smoothdino_model.model import SmoothDino, TemporalState, first_state
 from smoothdino_model.phase_correlation import windowed_spectrum
 from smoothdino_model.winograd import with_winograd
@@ -106,9 +108,14 @@ def chosen_precision(precision: str, device: torch.device, engine: str) -> str:
 
 def cpu_computes_in_bf16() -> bool:
     """Whether the CPU multiplies bf16 in hardware; where it does not, bf16 is 10 times slower."""
+    return bool(_cpu_bf16())
+
+
+def _cpu_bf16() -> set[str]:
+    """Give what the CPU has to multiply bf16 with: instructions for vectors, tiles, Arm's."""
     cpuinfo = Path('/proc/cpuinfo')
     flags = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
-    return bool(flags & {'avx512_bf16', 'amx_bf16', 'bf16'})  # the last one is Arm's
+    return flags & {'avx512_bf16', 'amx_bf16', 'bf16'}
 
 
 def make_engine(
@@ -117,10 +124,12 @@ def make_engine(
     """Prepare a model, in place, for one engine of :data:`ENGINES` other than ``auto``."""
     model.eval().requires_grad_(False).to(device)
     set_precision(model, precision)
-    if engine == 'torch' and device.type == 'cpu' and precision == 'fp32':
-        with_winograd(model)
     if engine in PROVIDERS:
         return OnnxEngine(model, engine=engine, device=device, temporal=temporal)
+    if device.type == 'cpu' and precision == 'fp32':
+        with_winograd(model)
+    if device.type == 'cpu' and precision == 'bf16' and _cpu_bf16() == {'avx512_bf16'}:
+        with_written_scores(cast(PreTrainedModel, model.backbone.network.backbone))
 
     def forward(rgb: Tensor, state: TemporalState | None) -> tuple[Tensor, TemporalState | None]:
         return model(rgb, state) if temporal else (model.backbone(rgb), None)

@@ -13,6 +13,7 @@ import torch
 from conftest import tiny_depth_anything, tiny_dpt, tiny_smoothdino
 from made_recordings import pictures, write_folder
 
+from smoothdino_model.attention import attend, with_written_scores
 from smoothdino_model.backbone import DepthBackbone
 from smoothdino_model.checkpoint import load_model
 from smoothdino_model.cli import main
@@ -207,6 +208,45 @@ def test_a_precision_that_onnxruntime_does_not_compute_in_is_refused(precision):
 
 
 # --- what makes it fast
+
+
+def fused_attention(query, key, value):
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+
+
+def test_written_scores_give_the_fused_attention():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 3, 40, 16).unbind()
+    came, _ = attend(torch.nn.Identity(), query, key, value, scaling=0.25)
+    torch.testing.assert_close(came, fused_attention(query, key, value), rtol=1e-4, atol=1e-5)
+
+
+def test_what_all_keys_have_in_common_costs_no_precision():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 3, 200, 64).unbind()
+    key = (key + 30 * torch.randn(1, 3, 1, 64)).bfloat16()  # scores of 100
+    query, value = query.bfloat16(), value.bfloat16()
+    exact = fused_attention(query.float(), key.float(), value.float())
+    came, _ = attend(torch.nn.Identity(), query, key, value)
+    as_they_are = (torch.softmax(query / 8 @ key.mT, dim=-1) @ value).transpose(1, 2)
+    errors = [float((one - exact).abs().mean()) for one in (came, as_they_are)]
+    assert errors[0] < 0.01 * exact.abs().mean()
+    assert errors[1] > 5 * errors[0]
+
+
+@torch.inference_mode()
+def test_an_encoder_attends_as_it_is_told(monkeypatch):
+    backbone = DepthBackbone(tiny_dpt())
+    rgb = torch.randint(256, (1, 56, 70, 3), dtype=torch.uint8)
+    expected = backbone.encode(rgb).levels
+    calls = []
+    monkeypatch.setattr(
+        'smoothdino_model.attention.attend', lambda *a, **s: calls.append(1) or attend(*a, **s)
+    )
+    with_written_scores(backbone.network.backbone)
+    for came, level in zip(backbone.encode(rgb).levels, expected, strict=True):
+        torch.testing.assert_close(came, level, rtol=1e-4, atol=1e-4)
+    assert len(calls) == backbone.network.config.backbone_config.num_hidden_layers
 
 
 @pytest.mark.parametrize('size', [(56, 70), (75, 93), (1, 1), (240, 14)])
