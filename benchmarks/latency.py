@@ -16,7 +16,6 @@ import argparse
 import importlib.util
 import json
 import math
-import platform
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -35,6 +34,7 @@ from benchmarks.contenders import (
     pipeline_of,
     random_network,
 )
+from benchmarks.machine import cpu_name
 from benchmarks.stages import counted_gflop, stages
 from smoothdino_model.checkpoint import load_model
 from smoothdino_model.engine import DeviceError, chosen_device, chosen_engine, chosen_precision
@@ -227,10 +227,8 @@ def _ride(size: tuple[int, int], n: int = 8) -> list[np.ndarray]:
 
 
 def _machine(device: torch.device) -> str:
-    cpuinfo = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*: (.+)', cpuinfo.read_text()) if cpuinfo.is_file() else []
-    cpu = names[0] if names else platform.processor() or platform.machine()
-    cpu += f', {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}'
+    threads, kind = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    cpu = f'{cpu_name()}, {threads} threads, {kind}'
     gpu = f'{torch.cuda.get_device_name(device)}; ' if device.type == 'cuda' else ''
     return f'{gpu}{cpu}; torch {torch.__version__}'
 

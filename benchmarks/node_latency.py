@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -31,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.machine import cpu_name
 from smoothdino_ros.demo import private_network
 
 SIZE = (480, 640)
@@ -260,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     steps_s = [step_s for _, step_s, _ in answers_s]
     result = {
         'machine': {
-            'cpu': platform.processor() or platform.machine(),
+            'cpu': cpu_name(),
             'cores': len(os.sched_getaffinity(0)),
             'load': round(os.getloadavg()[0], 1),
             'torch': torch.__version__,

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.machine import cpu_name
 from smoothdino_model.sample_room import SampleRoom
 from smoothdino_ros.demo import private_network
 
@@ -256,7 +256,7 @@ def report(soak: Soak, can_hz: float, rate_hz: float, loaded: list[Sample]) -> d
     if soak.options.minutes >= JUDGED_AFTER_MIN:
         held['memory does not grow'] = low <= 0
     return {
-        'machine': {'cpu': platform.processor() or platform.machine(), 'torch': torch.__version__},
+        'machine': {'cpu': cpu_name(), 'torch': torch.__version__},
         'options': vars(soak.options),
         'the node can [Hz per camera]': round(can_hz, 2),
         'cameras [Hz each]': round(rate_hz, 2),
