@@ -49,7 +49,8 @@ def pixels_of(png):
 @pytest.mark.parametrize('kind', ['folder', 'video', 'bag'])
 def test_infer_writes_what_the_pipeline_gives(kind, tmp_path, tiny_model_dir):
     path, out = made(kind, tmp_path, pictures(5)), tmp_path / 'out'
-    done = smoothdino('infer', path, '--output', out, '--model', tiny_model_dir, '--device', 'cpu')
+    how = ('--model', tiny_model_dir, '--device', 'cpu', '--precision', 'fp32')
+    done = smoothdino('infer', path, '--output', out, *how)
     assert done.returncode == 0, done.stderr
     assert str(out) in done.stdout
     summary = json.loads((out / 'summary.json').read_text())
@@ -60,7 +61,7 @@ def test_infer_writes_what_the_pipeline_gives(kind, tmp_path, tiny_model_dir):
     assert (summary['frames'], summary['resets'], summary['interrupted']) == (5, 0, False)
     assert summary['fps'] > 0
 
-    pipeline = DepthPipeline.from_pretrained(tiny_model_dir, device='cpu')
+    pipeline = DepthPipeline.from_pretrained(tiny_model_dir, device='cpu', precision='fp32')
     with open_recording(path) as recording:
         frames = list(recording)
     for frame, entry in zip(frames, summary['per_frame'], strict=True):
@@ -117,7 +118,7 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path, tiny_model_dir):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 90
-    while len(list(out.glob('*.npy'))) < 5 and time.monotonic() < deadline:
+    while len(list(out.glob('*.npy'))) < 6 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)

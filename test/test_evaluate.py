@@ -72,7 +72,9 @@ def run(tmp_path, *arguments) -> list[dict]:
 
 
 def streamed(model, adapter, rgbs) -> list[np.ndarray]:
-    pipeline = DepthPipeline.from_pretrained(model, adapter=adapter, device='cpu')
+    pipeline = DepthPipeline.from_pretrained(
+        model, adapter=adapter, device='cpu', precision='fp32'
+    )
     return [
         pipeline.step({'': CameraFrame(rgb, stamp_ns=i)})[''].depth_m for i, rgb in enumerate(rgbs)
     ]

@@ -28,8 +28,10 @@ def clip(n_frames: int, seed: int = 0, *, height: int = 75, width: int = 98) -> 
     ]
 
 
-def pipeline(**settings) -> DepthPipeline:
-    return DepthPipeline(tiny_smoothdino(), device='cpu', **settings)
+def pipeline(model: SmoothDino | None = None, **settings) -> DepthPipeline:
+    """On the CPU in full precision, which ``auto`` would leave where it multiplies bf16."""
+    settings = {'device': 'cpu', 'precision': 'fp32'} | settings
+    return DepthPipeline(model or tiny_smoothdino(), **settings)
 
 
 def steps(pipe: DepthPipeline, frames: list[CameraFrame], camera: str = 'a') -> list[DepthResult]:
@@ -88,7 +90,7 @@ def test_a_state_is_not_changed_by_its_use():
 @pytest.mark.parametrize('recurrent', [False, True])
 def test_only_a_recurrent_adapter_remembers_more_than_one_frame(recurrent):
     first, second, third = clip(3)
-    pipe = DepthPipeline(tiny_smoothdino(recurrent=recurrent), device='cpu')
+    pipe = pipeline(tiny_smoothdino(recurrent=recurrent))
     whole = steps(pipe, [first, second, third])[2]
     pipe.reset()
     without_first = steps(pipe, [second, third])[1]
@@ -444,14 +446,14 @@ def test_not_temporal_is_the_plain_backbone():
 
 
 def test_a_model_without_adapter_is_not_temporal():
-    pipe = DepthPipeline(SmoothDino(DepthBackbone(tiny_dpt())), device='cpu')
+    pipe = pipeline(SmoothDino(DepthBackbone(tiny_dpt())))
     assert pipe.temporal is False
     assert len(steps(pipe, clip(2))) == 2
 
 
 def test_an_untrained_adapter_changes_nothing():
     backbone = DepthBackbone(tiny_dpt())
-    pipe = DepthPipeline(SmoothDino(backbone, TemporalAdapter(AdapterConfig(24))), device='cpu')
+    pipe = pipeline(SmoothDino(backbone, TemporalAdapter(AdapterConfig(24))))
     plain = steps(pipeline(temporal=False), clip(3))
     for result, expected in zip(steps(pipe, clip(3)), plain, strict=True):
         assert np.array_equal(result.depth_m, expected.depth_m)
@@ -459,7 +461,7 @@ def test_an_untrained_adapter_changes_nothing():
 
 def test_from_pretrained_loads_model_and_adapter(tiny_model_dir):
     frames = clip(3)
-    came = DepthPipeline.from_pretrained(tiny_model_dir, device='cpu')
+    came = DepthPipeline.from_pretrained(tiny_model_dir, device='cpu', precision='fp32')
     assert came.temporal is True
     assert (came.device.type, came.precision) == ('cpu', 'fp32')
     expected = steps(pipeline(), frames)
