@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,7 +21,7 @@ import huggingface_hub
 import torch
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -95,6 +96,8 @@ def save_model(
     network.config.trained_camera = asdict(model.backbone.trained_camera)
     with _transformers_quiet():
         network.save_pretrained(directory, state_dict=weights)
+    for file in directory.glob('*.safetensors'):  # which the library shows to no other user
+        shutil.copymode(directory / 'config.json', file)
     preprocessor = {
         'image_processor_type': 'DPTImageProcessor',
         'do_rescale': False,
@@ -120,7 +123,7 @@ def save_adapter(
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: _stored(value, dtype) for name, value in adapter.state_dict().items()}
     with written_whole(directory / ADAPTER_WEIGHTS) as place:
-        save_file(weights, place)
+        place.write_bytes(save(weights))
     _write_json(directory / ADAPTER_CONFIG, asdict(adapter.config))
 
 

@@ -91,6 +91,13 @@ def test_a_directory_rebuilds_its_model(tmp_path, make):
     assert torch.equal(depths(loaded), depths(model))
 
 
+def test_what_one_user_saves_others_may_read(tmp_path):
+    save_model(tiny_smoothdino(), tmp_path)
+    plain = tmp_path / 'plain'
+    plain.touch()
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {plain.stat().st_mode}
+
+
 def test_no_partial_files_are_left(tiny_model_dir):
     assert sorted(path.name for path in tiny_model_dir.iterdir()) == [
         'adapter.json',
