@@ -35,7 +35,7 @@ class AdapterConfig:
     current: bool = True
     previous: bool = True
     align: bool = True
-    recurrent: bool = True
+    recurrent: bool = False
     gated: bool = False
     min_confidence: float = 0.5
 

@@ -93,7 +93,8 @@ def _alive(network):
 def tiny_smoothdino(seed: int = 0, **adapter_settings) -> SmoothDino:
     """Give a small model whose adapter has something to say."""
     backbone = DepthBackbone(tiny_dpt(seed))
-    adapter = TemporalAdapter(AdapterConfig(backbone.channels, hidden=8, **adapter_settings))
+    settings = {'hidden': 8, 'recurrent': True} | adapter_settings
+    adapter = TemporalAdapter(AdapterConfig(backbone.channels, **settings))
     with torch.no_grad():
         for parameter in adapter.parameters():
             if not parameter.any():

@@ -18,11 +18,11 @@ from smoothdino_model.sample_room import SampleRoom
 
 ARMS = {
     'control': {'previous': False},
-    'previous': {'current': False, 'align': False, 'recurrent': False},
-    'both': {'align': False, 'recurrent': False},
-    'aligned': {'recurrent': False},
-    'gated': {'recurrent': False, 'gated': True},
-    'recurrent': {},
+    'previous': {'current': False, 'align': False},
+    'both': {'align': False},
+    'aligned': {},
+    'gated': {'gated': True},
+    'recurrent': {'recurrent': True},
 }
 WIDTHS = {'small': 384, 'base': 768, 'large': 1024, 'giant': 1536}
 GRID = (9, 11)
@@ -74,7 +74,7 @@ def clip(n_frames: int, seed: int = 0, height: int = 70, width: int = 98) -> tor
 @pytest.mark.parametrize('make', [tiny_dpt, tiny_depth_anything])
 @pytest.mark.parametrize('settings', [{}, {'previous': False}, {'current': False},
                                       {'current': False, 'previous': False},
-                                      {'recurrent': False}, {'align': False}, {'gated': True}],
+                                      {'recurrent': True}, {'align': False}, {'gated': True}],
                          ids=str)  # fmt: skip
 @torch.inference_mode()
 def test_before_training_depth_is_plain_depth_bit_for_bit(make, settings):

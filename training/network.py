@@ -47,7 +47,7 @@ class AdapterSize:
     current: bool = True
     previous: bool = True
     align: bool = True
-    recurrent: bool = True
+    recurrent: bool = False
     gated: bool = False
     min_confidence: float = 0.5
 
