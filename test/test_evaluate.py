@@ -71,9 +71,9 @@ def run(tmp_path, *arguments) -> list[dict]:
     return json.loads(table.read_text())['rows']
 
 
-def streamed(model, adapter, rgbs) -> list[np.ndarray]:
+def streamed(model, adapter, rgbs, **settings) -> list[np.ndarray]:
     pipeline = DepthPipeline.from_pretrained(
-        model, adapter=adapter, device='cpu', precision='fp32'
+        model, adapter=adapter, device='cpu', precision='fp32', **settings
     )
     return [
         pipeline.step({'': CameraFrame(rgb, stamp_ns=i)})[''].depth_m for i, rgb in enumerate(rgbs)
@@ -95,6 +95,14 @@ def test_all_methods_give_what_the_pipeline_streams(tiny_model_dir, adapters, fr
             came = np.concatenate([part[name] for part in parts])
             np.testing.assert_allclose(came, expected, atol=1e-4)
         assert np.abs(parts[1]['temporal'] - parts[1]['per_frame']).max() > 0.01
+
+
+def test_the_network_sees_the_height_it_is_told(tiny_model_dir, frames):
+    rgb = np.stack([frame.rgb for frame in frames[0]])
+    methods = Methods(tiny_model_dir, {}, device='cpu', input_height=28)
+    expected = streamed(tiny_model_dir, 'none', rgb, input_height=28)
+    np.testing.assert_allclose(methods.depths(rgb)[0]['per_frame'], expected, atol=1e-4)
+    assert np.abs(expected - np.stack(streamed(tiny_model_dir, 'none', rgb))).max() > 0.01
 
 
 def test_a_frame_is_encoded_once_for_all_methods(tiny_model_dir, adapters, frames):

@@ -63,6 +63,7 @@ def _measured(kind: str, args: argparse.Namespace) -> tuple[Measured, str]:
         named_adapters(args.model, args.adapter),
         device=args.device,
         precision=args.precision,
+        input_height=args.input_height,
     )
     source = _source(kind, args)
     measured = measure(
@@ -130,6 +131,12 @@ def _parser() -> argparse.ArgumentParser:
     add('--block', type=int, default=40, help='frames of a block that intervals are drawn from')
     add('--device', default='auto')
     add('--precision', default='fp32', help='fp32, bf16 or fp16, whatever the device')
+    add(
+        '--input-height',
+        type=int,
+        default=0,
+        help="pixels the network sees (default: the model's own)",
+    )
     add('--json', type=Path, help='write the rows here as well')
     add('--plots', type=Path, metavar='DIR', help='write plots and strips of pictures here')
     room = parser.add_argument_group('--source room').add_argument

@@ -37,10 +37,15 @@ class Methods:
         *,
         device: str = 'auto',
         precision: str = 'fp32',
+        input_height: int = 0,
     ) -> None:
         """Raise ``CheckpointError`` or ``DeviceError``, both ``ValueError``, as loading does."""
         loaded = DepthPipeline.from_pretrained(
-            model, adapter='none', device=device, precision=precision
+            model,
+            adapter='none',
+            device=device,
+            precision=precision,
+            input_height=input_height,
         )
         self.device = loaded.device
         self.backbone = loaded.model.backbone
