@@ -66,7 +66,7 @@ test: lint build
 	  $(PY) -m pytest -n 2 --dist loadfile
 
 soak: setup
-	SMOOTHDINO_SOAK=1 $(PY) -m pytest test/test_fuzz.py test/test_survival.py test/test_engine.py --timeout 7200
+	SMOOTHDINO_SOAK=1 $(PY) -m pytest test/ros/test_fuzz.py test/ros/test_survival.py test/model/test_engine.py --timeout 7200
 	$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),30) --output $(or $(OUTPUT),soak_output)
 
 # With the bundled model as it is now; to be committed after every change of it.

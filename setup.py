@@ -7,7 +7,7 @@ lib/smoothdino_ros, as ROS 2 wants it: `ros2 run smoothdino_ros smoothdino`.
 
 from glob import glob
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 PACKAGE = 'smoothdino_ros'
 
@@ -19,7 +19,7 @@ setup(
     maintainer='smoothdino_ros maintainers',
     maintainer_email='maintainers@users.noreply.github.com',
     python_requires='>=3.10',
-    packages=['smoothdino_model', PACKAGE],
+    packages=find_packages(include=['smoothdino_model*', f'{PACKAGE}*']),
     package_data={'smoothdino_model': ['assets/*/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
@@ -44,10 +44,10 @@ setup(
     zip_safe=False,
     entry_points={
         'console_scripts': [
-            'smoothdino = smoothdino_model.cli:main',
+            'smoothdino = smoothdino_model.cli.main:main',
             'depth_node = smoothdino_ros.depth_node:main',
-            'sample_camera = smoothdino_ros.sample_camera:main',
-            'demo = smoothdino_ros.demo:main',
+            'sample_camera = smoothdino_ros.demo.sample_camera:main',
+            'demo = smoothdino_ros.demo.demo:main',
         ],
     },
 )

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Dinov2Config, DPTConfig, DPTForDepthEstimation
 
-from smoothdino_model.adapter import AdapterConfig, TemporalAdapter
-from smoothdino_model.backbone import IMAGENET_MEAN, IMAGENET_STD, DepthBackbone
-from smoothdino_model.engine import PRECISIONS
-from smoothdino_model.model import SmoothDino
+from smoothdino_model.engines.choice import PRECISIONS
+from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
+from smoothdino_model.network.backbone import IMAGENET_MEAN, IMAGENET_STD, DepthBackbone
+from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 
 PATCH = 14

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from smoothdino_model import CameraFrame, DepthPipeline
 from smoothdino_model.metrics import abs_rel
-from smoothdino_model.sample_room import NYU_FOCAL, SampleRoom
+from smoothdino_model.room.sample_room import NYU_FOCAL, SampleRoom
 
 FIRST_UNSEEN_ROOM = 1_000_000
 SHAPES = ((240, 320), (180, 320))

@@ -36,8 +36,13 @@ from benchmarks.contenders import (
 )
 from benchmarks.machine import cpu_name
 from benchmarks.stages import counted_gflop, stages
-from smoothdino_model.checkpoint import load_model
-from smoothdino_model.engine import DeviceError, chosen_device, chosen_engine, chosen_precision
+from smoothdino_model.engines.choice import (
+    DeviceError,
+    chosen_device,
+    chosen_engine,
+    chosen_precision,
+)
+from smoothdino_model.weights.checkpoint import load_model
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 Row = dict[str, Any]

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import cpu_name
-from smoothdino_ros.demo import private_network
+from smoothdino_ros.demo.demo import private_network
 
 SIZE = (480, 640)
 GOAL_MS = {'p50': 3.0, 'p99': 8.0}  # of what the node adds
@@ -43,7 +43,7 @@ def minimal(model: str) -> None:
     import rclpy
     from sensor_msgs.msg import Image
 
-    from smoothdino_model.checkpoint import load_model
+    from smoothdino_model.weights.checkpoint import load_model
 
     backbone = load_model(model, adapter='none').backbone.eval()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -31,8 +31,8 @@ import numpy as np
 import torch
 
 from benchmarks.machine import cpu_name
-from smoothdino_model.sample_room import SampleRoom
-from smoothdino_ros.demo import private_network
+from smoothdino_model.room.sample_room import SampleRoom
+from smoothdino_ros.demo.demo import private_network
 
 SIZES = {'front': (120, 160), 'rear': (96, 128)}  # height, width
 OUTCOMES = ('unwanted', 'dropped', 'overdue', 'rejected', 'failed', 'answered')
@@ -102,7 +102,9 @@ class Soak:
     def start_cameras(self, rate_hz: float) -> None:
         for name in SIZES:
             parameters = {'input': str(self.output / name), 'rate_hz': rate_hz}
-            self.start(name, 'smoothdino_ros.sample_camera', parameters, '-r', f'__ns:=/{name}')
+            self.start(
+                name, 'smoothdino_ros.demo.sample_camera', parameters, '-r', f'__ns:=/{name}'
+            )
 
     def end_cameras(self) -> None:
         for name in SIZES:

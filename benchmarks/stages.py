@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from smoothdino_model.backbone import DepthBackbone
-from smoothdino_model.engine import PRECISIONS
-from smoothdino_model.phase_correlation import windowed_spectrum
+from smoothdino_model.engines.choice import PRECISIONS
+from smoothdino_model.network.backbone import DepthBackbone
+from smoothdino_model.network.phase_correlation import windowed_spectrum
 from smoothdino_model.pipeline import DepthPipeline
 
 _GEMM = 2048

@@ -9,20 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from smoothdino_model.adapter import AdapterConfig, TemporalAdapter
-    from smoothdino_model.backbone import DepthBackbone, Features
-    from smoothdino_model.checkpoint import CheckpointError, load_adapter, load_model, save_model
-    from smoothdino_model.model import SmoothDino, TemporalState
-    from smoothdino_model.phase_correlation import phase_correlate, windowed_spectrum
+    from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
+    from smoothdino_model.network.backbone import DepthBackbone, Features
+    from smoothdino_model.network.phase_correlation import phase_correlate, windowed_spectrum
+    from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
     from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult, DeviceError
-    from smoothdino_model.recordings import Frame, Intrinsics, open_recording
+    from smoothdino_model.recordings.frames import Frame, Intrinsics, open_recording
+    from smoothdino_model.weights.checkpoint import (
+        CheckpointError,
+        load_adapter,
+        load_model,
+        save_model,
+    )
 
 _HOMES = {
-    'adapter': ('AdapterConfig', 'TemporalAdapter'),
-    'backbone': ('DepthBackbone', 'Features'),
-    'checkpoint': ('CheckpointError', 'load_adapter', 'load_model', 'save_model'),
-    'model': ('SmoothDino', 'TemporalState'),
-    'phase_correlation': ('phase_correlate', 'windowed_spectrum'),
+    'network.adapter': ('AdapterConfig', 'TemporalAdapter'),
+    'network.backbone': ('DepthBackbone', 'Features'),
+    'weights.checkpoint': ('CheckpointError', 'load_adapter', 'load_model', 'save_model'),
+    'network.smoothdino': ('SmoothDino', 'TemporalState'),
+    'network.phase_correlation': ('phase_correlate', 'windowed_spectrum'),
     'pipeline': ('CameraFrame', 'DepthPipeline', 'DepthResult', 'DeviceError'),
     'recordings': ('Frame', 'Intrinsics', 'open_recording'),
 }

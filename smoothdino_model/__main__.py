@@ -3,7 +3,7 @@
 
 import sys
 
-from smoothdino_model.cli import main
+from smoothdino_model.cli.main import main
 
 if __name__ == '__main__':
     sys.exit(main())

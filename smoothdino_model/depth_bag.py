@@ -16,16 +16,16 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from tqdm import tqdm
 
-from smoothdino_model.bags import CAMERA_INFO, IMAGE, TYPES, BagRecording, Received
-from smoothdino_model.camera_info import (
+from smoothdino_model.pipeline import CameraFrame, DepthPipeline
+from smoothdino_model.recordings.bags import CAMERA_INFO, IMAGE, TYPES, BagRecording, Received
+from smoothdino_model.recordings.calibration import (
     depth_camera_info,
     intrinsics_of,
     is_distorted,
     is_rectified,
 )
-from smoothdino_model.images import depth_bytes
-from smoothdino_model.pipeline import CameraFrame, DepthPipeline
-from smoothdino_model.recordings import BAGS, RecordingError
+from smoothdino_model.recordings.frames import BAGS, RecordingError
+from smoothdino_model.recordings.images import depth_bytes
 from smoothdino_model.whole_files import written_whole
 
 _log = logging.getLogger(__name__)

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothdino_model.checkpoint import DEFAULT_MODEL, load_model
-from smoothdino_model.engine import PRECISIONS as PRECISIONS
-from smoothdino_model.engine import DeviceError as DeviceError
-from smoothdino_model.engine import (
+from smoothdino_model.engines.choice import PRECISIONS as PRECISIONS
+from smoothdino_model.engines.choice import DeviceError as DeviceError
+from smoothdino_model.engines.choice import (
     Engine,
     chosen_device,
     chosen_engine,
     chosen_precision,
     make_engine,
 )
-from smoothdino_model.model import SmoothDino, TemporalState
+from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
+from smoothdino_model.weights.checkpoint import DEFAULT_MODEL, load_model
 
 _log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from smoothdino_model.camera_info import (
+from smoothdino_model.recordings.calibration import (
     depth_camera_info,
     intrinsics_of,
     is_distorted,
     is_rectified,
 )
-from smoothdino_model.recordings import Intrinsics
+from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_ros import conversions
 from smoothdino_ros.depth_colors import depth_colors
 from smoothdino_ros.diagnostics import Tracking

@@ -12,7 +12,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from smoothdino_model import images
+from smoothdino_model.recordings import images
 
 # What a cv_bridge built for another numpy does at its first conversion ranges from an ImportError
 # to a segmentation fault, so it shows in a process of its own that it works.

@@ -8,7 +8,7 @@ import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from smoothdino_model.recordings import Intrinsics
+from smoothdino_model.recordings.frames import Intrinsics
 
 # 16 bytes a point, little endian everywhere: x, y, z, and rgb as PCL and RViz pack it, the bytes
 # of 0x00RRGGBB taken for a float.

@@ -15,10 +15,10 @@ from transformers import (
     DPTForDepthEstimation,
 )
 
-from smoothdino_model.adapter import AdapterConfig, TemporalAdapter
-from smoothdino_model.backbone import DepthBackbone
-from smoothdino_model.checkpoint import save_model
-from smoothdino_model.model import SmoothDino
+from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
+from smoothdino_model.network.backbone import DepthBackbone
+from smoothdino_model.network.smoothdino import SmoothDino
+from smoothdino_model.weights.checkpoint import save_model
 
 
 def own_domain() -> str:

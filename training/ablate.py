@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from smoothdino_model.checkpoint import ADAPTER_CONFIG
+from smoothdino_model.weights.checkpoint import ADAPTER_CONFIG
 
 CONFIGS = Path(__file__).parent / 'configs'
 

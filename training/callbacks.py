@@ -14,8 +14,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from smoothdino_model.checkpoint import save_adapter, save_model
-from smoothdino_model.images import rgb_from_depth
+from smoothdino_model.recordings.images import rgb_from_depth
+from smoothdino_model.weights.checkpoint import save_adapter, save_model
 from training.module import DepthTraining
 
 

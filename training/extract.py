@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from smoothdino_model.bags import BagRecording, Received
-from smoothdino_model.recordings import RecordingError
+from smoothdino_model.recordings.bags import BagRecording, Received
+from smoothdino_model.recordings.frames import RecordingError
 from training.data.bag_frames import (
     camera_of,
     check_view,

@@ -11,11 +11,11 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from smoothdino_model.backbone import DepthBackbone, Features
-from smoothdino_model.checkpoint import load_adapter, load_model
-from smoothdino_model.model import SmoothDino, TemporalState
-from smoothdino_model.phase_correlation import windowed_spectrum
-from training.features import FeatureCache
+from smoothdino_model.network.backbone import DepthBackbone, Features
+from smoothdino_model.network.phase_correlation import windowed_spectrum
+from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
+from smoothdino_model.weights.checkpoint import load_adapter, load_model
+from training.feature_cache import FeatureCache
 from training.losses import (
     LossWeights,
     gradient_matching,
@@ -54,7 +54,7 @@ class DepthTraining(lightning.LightningModule):
 
     The learning rate rises over ``warmup_steps`` and then stays (``constant``) or falls as a
     cosine to zero at the last step. ``features`` is a folder that keeps what a frozen encoder
-    gave, see :class:`training.features.FeatureCache`.
+    gave, see :class:`training.feature_cache.FeatureCache`.
     """
 
     def __init__(

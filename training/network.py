@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Dinov2Config, DPTConfig, DPTForDepthEstimation
 
-from smoothdino_model.adapter import AdapterConfig, TemporalAdapter
-from smoothdino_model.backbone import DepthBackbone, Features
+from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
+from smoothdino_model.network.backbone import DepthBackbone, Features
 
 # DINOv2 with DPT on NYUv2: what SmoothDINOv2 calls the size of the backbone.
 BACKBONES = {
@@ -37,7 +37,7 @@ class NetworkSize:
 
 @dataclass(frozen=True)
 class AdapterSize:
-    """A fresh adapter; see :class:`smoothdino_model.adapter.AdapterConfig`.
+    """A fresh adapter; see :class:`smoothdino_model.network.adapter.AdapterConfig`.
 
     ``parameters``, where given, decides ``hidden``: as wide as so many weights allow.
     """

@@ -12,7 +12,7 @@ import lightning
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from training.data.stream import WindowData
+from training.data.data_module import WindowData
 from training.module import DepthTraining
 
 

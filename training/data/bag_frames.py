@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from smoothdino_model.bags import CAMERA_INFO, COMPRESSED, BagRecording, Received
-from smoothdino_model.camera_info import (
+from smoothdino_model.recordings.bags import CAMERA_INFO, COMPRESSED, BagRecording, Received
+from smoothdino_model.recordings.calibration import (
     depth_camera_info,
     intrinsics_of,
     is_distorted,
     is_rectified,
 )
-from smoothdino_model.recordings import Intrinsics, RecordingError
+from smoothdino_model.recordings.frames import Intrinsics, RecordingError
 
 _log = logging.getLogger(__name__)
 

@@ -24,13 +24,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from smoothdino_model.focal import NYU
-from smoothdino_model.sample_room import NYU_FOCAL
+from smoothdino_model.network.trained_camera import NYU
 
 _log = logging.getLogger(__name__)
 
 # Focal length over the width of a 4:3 picture that metric depth is learnt at: that of NYUv2.
-TRAINED_FOCAL = NYU_FOCAL
+TRAINED_FOCAL = NYU.focal_px / NYU.width
 NYU_MAX_DEPTH_M = 10.0  # what 255 means in 8-bit depth
 
 _PICTURE = re.compile(r'(\d+)(\.jpe?g|_rgb\.png)', re.IGNORECASE)

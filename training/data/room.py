@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from smoothdino_model.sample_room import SampleRoom
+from smoothdino_model.room.sample_room import SampleRoom
 from training.data.clips import TRAINED_FOCAL, Window
 
 # Rooms from here on are never trained on.

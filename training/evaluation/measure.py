@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from smoothdino_model import metrics
-from smoothdino_model.focal import NYU
+from smoothdino_model.network.trained_camera import NYU
 from training.evaluation.methods import Methods
 from training.evaluation.stretches import Stretch
 

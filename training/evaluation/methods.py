@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from smoothdino_model.adapter import AdapterConfig
-from smoothdino_model.backbone import Features
-from smoothdino_model.checkpoint import ADAPTER_CONFIG, load_adapter, resolve_model
-from smoothdino_model.model import SmoothDino, TemporalState
-from smoothdino_model.phase_correlation import windowed_spectrum
+from smoothdino_model.network.adapter import AdapterConfig
+from smoothdino_model.network.backbone import Features
+from smoothdino_model.network.phase_correlation import windowed_spectrum
+from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
 from smoothdino_model.pipeline import PRECISIONS, DepthPipeline
+from smoothdino_model.weights.checkpoint import ADAPTER_CONFIG, load_adapter, resolve_model
 
 PER_FRAME = 'per_frame'
 # What a published checkpoint's network gives is within these, whatever its weights say.

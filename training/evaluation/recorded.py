@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from smoothdino_model.images import depth_m_from_bytes, image_fields
+from smoothdino_model.recordings.images import depth_m_from_bytes, image_fields
 from training.evaluation.measure import Measured, Moment, add
 
 if TYPE_CHECKING:
-    from smoothdino_model.bags import Received
+    from smoothdino_model.recordings.bags import Received
 
 RECORDED = 'recorded'
 _MAX_GAP_NS = 1_000_000_000  # as the node's max_gap_s
@@ -89,7 +89,10 @@ def _pairs(
 
 
 def _depths(bag: Path, topic: str) -> Iterator[tuple[int, Received]]:
-    from smoothdino_model.bags import IMAGE, BagRecording  # rosbags is loaded for bags only
+    from smoothdino_model.recordings.bags import (  # rosbags is loaded for bags only
+        IMAGE,
+        BagRecording,
+    )
 
     with closing(BagRecording(bag, topic)) as recording:
         for received in recording.messages():

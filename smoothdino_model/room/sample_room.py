@@ -1,0 +1,442 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A procedural room: RGB, exact metric depth, pose and intrinsics of an endless camera ride.
+
+A room is a list of planar quads and spheres in a shell of six planes, built once from its seed.
+Seen from a pinhole, 1/z of a plane and the edges of a quad are linear in the pixel, so a frame
+is a z-buffer over row spans; texture and light are then looked up once per pixel. World: metres,
+z up, one corner of the floor at the origin. Camera: x right, y down, z forward.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from smoothdino_model.recordings.frames import Frame, Intrinsics
+from smoothdino_model.room.scene import GRID_M, VOXELS, Scene, cross, light_volume
+from smoothdino_model.room.textures import LEVEL_Y, LEVELS, PAD, TEXELS, make_atlas
+
+# Focal length over image width of NYUv2: 518.86 px at 640. Models know this camera best.
+NYU_FOCAL = 518.86 / 640
+CLEARANCE_M = 0.45  # of the camera from everything
+LEVEL_TOP = (LEVEL_Y[:-1] + PAD - 0.5).astype(np.float32)
+
+
+class _Wander:
+    """A smooth random function of time: a sum of sinusoids, of about unit deviation."""
+
+    def __init__(self, rng: np.random.Generator, low_hz=0.02, high_hz=0.3, count=6) -> None:
+        self.rate = 2 * np.pi * np.exp(rng.uniform(math.log(low_hz), math.log(high_hz), count))
+        self.phase = rng.uniform(0, 2 * np.pi, count)
+        weight = (low_hz / self.rate) ** 0.8
+        self.weight = weight * math.sqrt(2) / np.linalg.norm(weight)
+
+    def __call__(self, t):
+        """Values at the times t (any shape), in seconds."""
+        return np.sin(np.multiply.outer(t, self.rate) + self.phase) @ self.weight
+
+
+class _Ride:
+    """The camera's pose as a function of time, within a part of the room that is free."""
+
+    def __init__(self, rng: np.random.Generator, scene: Scene) -> None:
+        clearance = scene.clearance()
+        weight = np.clip(clearance - CLEARANCE_M, 0, None).ravel() ** 2
+        if not weight.any():
+            raise ValueError('no free space')
+        spot = int(rng.choice(weight.size, p=weight / weight.sum()))
+        self.center = (
+            np.array([spot % clearance.shape[1], spot // clearance.shape[1]]) + 0.5
+        ) * GRID_M
+        reach = self._reach(clearance, CLEARANCE_M)
+        padded = np.pad(reach, 8, mode='wrap')
+        narrow = np.min([padded[k : k + 80] for k in range(9)], axis=0)  # +-4 bins, then mean
+        self.reach = np.minimum(np.mean([narrow[k : k + 72] for k in range(9)], axis=0), 1.5)
+        view = self._reach(scene.clearance(1.0), 0.1)
+        interest = np.pad(np.clip(view - 0.8, 0, 5) ** 1.5, 12, mode='wrap')
+        density = np.mean([interest[k : k + 72] for k in range(7, 18)], axis=0)
+        density += 0.3 * density.mean() + 0.01  # the least interesting side is passed, not skipped
+        cumulated = np.concatenate([[0.0], np.cumsum(density)])
+        self.warp = cumulated / cumulated[-1] * 2 * np.pi
+        self.x, self.y, self.yaw, self.z, self.tilt, self.roll = (_Wander(rng) for _ in range(6))
+        self.tremor = [_Wander(rng, 0.8, 4.0) for _ in range(6)]
+        self.shake = rng.uniform(0.1, 1.0)
+        self.height, self.pitch = rng.uniform(1.2, 1.6), math.radians(rng.uniform(-18, -3))
+        self.turn, self.start = rng.uniform(0.8, 2.4), rng.uniform(0, 2 * np.pi)
+        self.pace = self.spin = 1.0
+        t = np.linspace(0, 60, 600)
+        step, speed_m_s = t[1] - t[0], rng.uniform(0.1, 0.5)
+        turn_rad_s = math.radians(rng.uniform(10, 40))
+        for _ in range(4):  # what a minute holds depends on the pace
+            speed = np.linalg.norm(np.diff(self._position(t), axis=0), axis=1) / step + 1e-3
+            self.pace *= min(speed_m_s / speed.mean(), 1.2 / speed.max())
+            rate = np.abs(np.diff(self._heading(t))) / step + 1e-3
+            self.spin *= min(turn_rad_s / rate.mean(), math.radians(130) / rate.max())
+            self.pace, self.spin = min(self.pace, 3.0), min(self.spin, 2.0)
+
+    def _reach(self, clearance: np.ndarray, margin_m: float) -> np.ndarray:
+        """How far one can go from the centre in 72 directions, in metres."""
+        angle = np.arange(72)[:, None] * (2 * np.pi / 72)
+        radius = np.arange(1, 200) * GRID_M
+        x = ((self.center[0] + radius * np.cos(angle)) / GRID_M).astype(int)
+        y = ((self.center[1] + radius * np.sin(angle)) / GRID_M).astype(int)
+        inside = (x >= 0) & (y >= 0) & (x < clearance.shape[1]) & (y < clearance.shape[0])
+        good = np.zeros(x.shape, bool)
+        good[inside] = clearance[y[inside], x[inside]] > margin_m
+        return np.argmin(np.pad(good, ((0, 0), (0, 1))), axis=1) * GRID_M
+
+    def _position(self, t):
+        s = t * self.pace
+        x, y = self.x(s), self.y(s)
+        angle, radius = np.arctan2(y, x), np.hypot(x, y)
+        bins = np.append(self.reach, self.reach[0])
+        reach = np.interp(angle % (2 * np.pi), np.arange(73) * (2 * np.pi / 72), bins)
+        far = 0.97 * reach * radius / np.sqrt(1 + radius**2)
+        z = np.clip(self.height + 0.06 * self.z(s), 0.6, 1.9)
+        x, y = self.center[0] + far * np.cos(angle), self.center[1] + far * np.sin(angle)
+        return np.stack([x, y, z], axis=-1)
+
+    def _heading(self, t):
+        """Yaw in radians, dwelling where the view is far."""
+        free = self.start + self.turn * self.yaw(t * self.spin)
+        turns = np.floor(free / (2 * np.pi))
+        warped = np.interp(free - 2 * np.pi * turns, self.warp, np.arange(73) * (2 * np.pi / 72))
+        return warped + 2 * np.pi * turns
+
+    def pose(self, t: float) -> np.ndarray:
+        """world_from_camera (4, 4) at time t in seconds."""
+        jitter = np.array([w(t) for w in self.tremor]) * self.shake
+        position = self._position(t) + 0.004 * jitter[:3]
+        yaw = float(self._heading(t)) + 0.004 * jitter[3]
+        pitch = self.pitch + 0.10 * self.tilt(t * min(self.spin, 1.5)) + 0.004 * jitter[4]
+        roll = 0.03 * self.roll(t) + 0.004 * jitter[5]
+        forward = np.array([math.cos(pitch) * math.cos(yaw), math.cos(pitch) * math.sin(yaw),
+                            math.sin(pitch)])  # fmt: skip
+        right = np.array([math.sin(yaw), -math.cos(yaw), 0.0])
+        down = np.cross(forward, right)
+        pose = np.eye(4)
+        pose[:3, 0] = math.cos(roll) * right + math.sin(roll) * down
+        pose[:3, 1] = math.cos(roll) * down - math.sin(roll) * right
+        pose[:3, 2], pose[:3, 3] = forward, position
+        return pose
+
+
+class SampleRoom:
+    """An endless, reproducible recording of a room that does not exist.
+
+    frame(i) depends on nothing but the arguments and i. Depth is exact at the frame's stamp, the
+    middle of its exposure, along the optical axis, and sharp. The focal length in pixels, when
+    not given, is 0.7 to 1.5 times that of a Kinect (518.86 px at 640 columns). `clean` leaves
+    noise, blur and drift away.
+
+    Raises ValueError for sizes outside 16 to 4096 pixels, and for a negative seed or frame.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        height: int = 480,
+        width: int = 640,
+        focal_px: float | None = None,
+        rate_hz: float = 30.0,
+        clean: bool = False,
+    ) -> None:
+        for name, value in (('height', height), ('width', width)):
+            if not isinstance(value, (int, np.integer)) or not 16 <= value <= 4096:
+                raise ValueError(
+                    f'expected a {name} from 16 to 4096 pixels, got {value!r}; choose a whole '
+                    f'number in that range'
+                )
+        if not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise ValueError(f'expected a seed >= 0, got {seed!r}; choose a whole number')
+        if focal_px is not None and not (math.isfinite(focal_px) and focal_px > 0):
+            raise ValueError(
+                f'expected focal_px > 0, got {focal_px!r}; leave it out for a random one'
+            )
+        if not (math.isfinite(rate_hz) and rate_hz > 0):
+            raise ValueError(f'expected rate_hz > 0, got {rate_hz!r}; 30 is usual')
+        self.seed, self.rate_hz, self.clean = int(seed), float(rate_hz), clean
+        for attempt in range(20):  # a room too full to move in is built anew
+            rng = np.random.default_rng([self.seed, attempt])
+            scene = Scene(rng)
+            scene.shell()
+            scene.hangings()
+            scene.furnish()
+            if np.count_nonzero(scene.clearance() > CLEARANCE_M + 0.1) * GRID_M**2 > 0.5:
+                break
+        self._scene, self._ride = scene, _Ride(rng, scene)
+        self._atlas = make_atlas([self.seed, 99], scene.textures)
+        random_focal = NYU_FOCAL * width * math.exp(rng.uniform(math.log(0.7), math.log(1.5)))
+        focal = float(focal_px) if focal_px is not None else random_focal
+        self.intrinsics = Intrinsics(
+            focal, focal, (width - 1) / 2, (height - 1) / 2, int(width), int(height)
+        )
+        self._corners = np.concatenate(scene.corners)  # (N, 4, 3)
+        self._surface = np.concatenate(scene.surface)  # (6 of the shell + N + spheres, 18)
+        self._quad_rows = np.concatenate(scene.quad_rows)
+        self._light(rng)
+        self._photometry(rng)
+        # pixel coordinates of the normalised image plane
+        self._x = ((np.arange(width) - self.intrinsics.cx_px) / focal).astype(np.float32)
+        self._y = ((np.arange(height) - self.intrinsics.cy_px) / focal).astype(np.float32)[:, None]
+        radius = self._x**2 + self._y**2
+        self._ray_length = np.sqrt(1 + radius)
+        vignette = 1 - self._vignetting * radius / radius.max()
+        self._vignette = np.repeat(vignette[..., None], 3, axis=2)
+
+    def _light(self, rng: np.random.Generator) -> None:
+        scene = self._scene
+        warm = np.array([1.0, rng.uniform(0.75, 0.95), rng.uniform(0.5, 0.85)])
+        cool = np.array([rng.uniform(0.8, 1.0), 0.95, 1.0])
+        day = rng.uniform(0, 1)
+        lamp = scene.lamps[int(rng.integers(len(scene.lamps)))]
+        center, normal = scene.size * [0.5, 0.5, 0.95], np.array([0, 0, -1.0])
+        if scene.windows:
+            center, normal = scene.windows[int(rng.integers(len(scene.windows)))]
+        self._ambient = (0.25 + 0.35 * rng.random()) * (day * cool + (1 - day) * warm)
+        self._lamp, self._lamp_color = lamp, (1.2 - day) * rng.uniform(1.5, 5) * warm
+        self._window, self._window_color = center + 0.1 * normal, day * rng.uniform(2, 7) * cool
+        self._volume = light_volume(scene, lamp, self._window)
+        self._glow = 0.3 + day
+
+    def _photometry(self, rng: np.random.Generator) -> None:
+        self._balance = 1 + rng.normal(0, 0.06, 3)
+        self._drift = [_Wander(rng, 0.02, 0.4) for _ in range(4)]
+        self._read_noise, self._shot_noise = rng.uniform(0.001, 0.006), rng.uniform(0.0001, 0.0012)
+        self._exposure_s = rng.uniform(0.004, 0.025)
+        self._softness = rng.uniform(0.45, 0.8)
+        self._vignetting = np.float32(rng.uniform(0.05, 0.35))
+        level = np.linspace(0, 1.25, 4096)
+        shoulder = level / (1 + np.clip(level - 0.6, 0, None) * 0.35)
+        curve = np.clip(shoulder, 0, 1) ** (1 / rng.uniform(1.9, 2.3))
+        contrast = rng.uniform(0, 0.35)
+        curve += contrast * curve * (1 - curve) * (curve - 0.35)
+        self._tone = np.clip(curve * 255 + 0.5, 0, 255).astype(np.uint8)
+
+    def frame(self, i: int) -> Frame:
+        """Frame i >= 0, at i / rate_hz seconds: rgb, depth_m, world_from_camera, intrinsics."""
+        if not isinstance(i, (int, np.integer)) or i < 0:
+            raise ValueError(f'expected a frame number >= 0, got {i!r}; frames are counted from 0')
+        t = int(i) / self.rate_hz
+        pose = self._ride.pose(t)
+        inverse_z, surface, centers = self._rasterise(pose)
+        z = 1 / inverse_z
+        light = self._shade(pose, z, inverse_z, surface, centers)
+        rgb = self._expose(light, t, int(i))
+        stamp_ns = round(int(i) * 1e9 / self.rate_hz)
+        return Frame(f'{self.seed}_{int(i):06d}', stamp_ns, rgb, self.intrinsics, z, pose)
+
+    def _rasterise(self, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
+        """1/z (H, W), surface row (H, W), and the spheres seen as {row: centre, camera frame}."""
+        f, cx, cy = self.intrinsics.fx_px, self.intrinsics.cx_px, self.intrinsics.cy_px
+        height, width = self.intrinsics.height, self.intrinsics.width
+        rotation, camera = pose[:3, :3], pose[:3, 3]
+        normal = self._surface[:, :3] @ rotation
+        distance = self._surface[:, 17] - self._surface[:, :3] @ camera  # < 0: seen from the front
+        plane = normal / np.where(distance == 0, -1e-9, distance)[:, None]
+        plane32 = plane.astype(np.float32)
+        inverse_z = np.full((height, width), -1, np.float32)
+        surface = np.zeros((height, width), np.intp)
+        for k in range(6):
+            a, b, c = plane32[k]
+            far = a * self._x + (b * self._y + c)
+            # the shell is convex: the nearest of the planes in front of the camera is the wall
+            np.copyto(surface, k, where=far > inverse_z)
+            np.maximum(inverse_z, far, out=inverse_z)
+
+        corners = (self._corners - camera) @ rotation  # (N, 4, 3)
+        x, y, z = corners[..., 0], corners[..., 1], corners[..., 2]
+        right, down = (width - cx) / f, (height - cy) / f
+        seen = (distance[self._quad_rows] < -1e-6) & (z > 0).any(1)
+        for lateral, half in ((x, right), (-x, right), (y, down), (-y, down)):
+            seen &= (lateral < half * z).any(1)
+        corners, rows = corners[seen], self._quad_rows[seen]
+        edge = cross(np.roll(corners, -1, axis=1), corners)  # inside: edge . (x, y, 1) >= 0
+        a, b = edge[..., 0] / f, edge[..., 1] / f
+        a = np.where(np.abs(a) < 1e-12, 1e-12, a)
+        c = edge[..., 2] - a * cx - b * cy
+        bound = -(np.arange(height) * (b / a)[..., None] + (c / a)[..., None])  # (n, 4, H)
+        low = np.where(a[..., None] > 0, bound, -1.0).max(1)
+        high = np.where(a[..., None] < 0, bound, width + 1.0).min(1)
+        first = np.ceil(np.clip(low - 1e-6, 0, width)).astype(np.int32)
+        last = np.floor(np.clip(high + 1e-6, -1, width - 1)).astype(np.int32)
+        filled = first <= last
+        first_row, end_row = filled.argmax(1), height - filled[:, ::-1].argmax(1)
+        left = np.where(filled, first, width).min(1, initial=width)
+        end = np.where(filled, last, -1).max(1, initial=-1) + 1
+        columns = np.arange(width, dtype=np.int32)
+        for k in np.flatnonzero(filled.any(1)).tolist():
+            ys, xs = slice(first_row[k], end_row[k]), slice(left[k], end[k])
+            pa, pb, pc = plane32[rows[k]]
+            near = pa * self._x[xs] + (pb * self._y[ys] + pc)
+            buffer = inverse_z[ys, xs]
+            mask = near > buffer
+            mask &= columns[xs] >= first[k, ys, None]
+            mask &= columns[xs] <= last[k, ys, None]
+            np.copyto(buffer, near, where=mask)
+            np.copyto(surface[ys, xs], rows[k], where=mask)
+
+        centers = {}
+        for center, radius, row in self._scene.spheres:
+            p = (center - camera) @ rotation
+            box = self._sphere_box(p, radius)
+            if box is None:
+                continue
+            ys, xs = box
+            along = (p[0] * self._x[xs] + (p[1] * self._y[ys] + p[2])).astype(np.float32)
+            length = self._ray_length[ys, xs] ** 2
+            inside = along * along - length * np.float32(p @ p - radius**2)
+            near = length / np.maximum(along - np.sqrt(np.maximum(inside, 0)), 1e-6)
+            buffer = inverse_z[ys, xs]
+            mask = (inside > 0) & (along > 0) & (near > buffer)
+            np.copyto(buffer, near, where=mask)
+            np.copyto(surface[ys, xs], row, where=mask)
+            if mask.any():
+                centers[row] = center
+        return inverse_z, surface, centers
+
+    def _sphere_box(self, p: np.ndarray, radius: float) -> tuple[slice, slice] | None:
+        """Rows and columns that a sphere at p in the camera frame can touch."""
+        if p[2] < -radius:
+            return None
+        spans = []
+        size = ((self.intrinsics.cy_px, self.intrinsics.height, p[1]),
+                (self.intrinsics.cx_px, self.intrinsics.width, p[0]))  # fmt: skip
+        for middle, count, lateral in size:
+            if p[2] <= radius * 1.01:
+                spans.append(slice(0, count))
+                continue
+            square = p[2] ** 2 - radius**2
+            root = radius * math.sqrt(lateral**2 + square)
+            ends = (
+                np.array([-root, root]) + lateral * p[2]
+            ) / square * self.intrinsics.fx_px + middle
+            start, stop = max(0, math.floor(ends[0])), min(count, math.ceil(ends[1]) + 1)
+            if start >= stop:
+                return None
+            spans.append(slice(start, stop))
+        return spans[0], spans[1]
+
+    def _shade(self, pose, z, inverse_z, surface, centers) -> np.ndarray:
+        """Linear light (H, W, 3) float32 that reaches the lens from every pixel."""
+        rotation, camera = pose[:3, :3].astype(np.float32), pose[:3, 3].astype(np.float32)
+        table = np.ascontiguousarray(self._surface.T, np.float32)
+
+        def per_pixel(row: np.ndarray) -> np.ndarray:
+            return row.take(surface, mode='clip')
+
+        world = [
+            camera[k]
+            + z * (rotation[k, 0] * self._x + (rotation[k, 1] * self._y + rotation[k, 2]))
+            for k in range(3)
+        ]
+        normal = [per_pixel(table[k]) for k in range(3)]
+        height = per_pixel((camera.astype(float) @ self._surface[:, :3].T
+                            - self._surface[:, 17]).astype(np.float32))  # fmt: skip
+        cosine = np.clip(height * inverse_z / self._ray_length, 0.05, 1)
+        for row, center in centers.items():
+            ys, xs = np.nonzero(surface == row)
+            out = np.stack([world[k][ys, xs] - center[k] for k in range(3)])
+            out /= np.linalg.norm(out, axis=0)
+            for k in range(3):
+                normal[k][ys, xs] = out[k]
+            cosine[ys, xs] = 0.6
+
+        # texture: the level whose texels are as large as the pixel's footprint, and the next
+        u, v = (
+            per_pixel(table[k]) * world[0] + per_pixel(table[k + 1]) * world[1]
+            + per_pixel(table[k + 2]) * world[2] + per_pixel(table[k + 3]) for k in (3, 7)
+        )  # fmt: skip
+        u -= np.floor(u)
+        v -= np.floor(v)
+        footprint = per_pixel(table[16]) * z / np.sqrt(cosine)
+        level = np.clip(
+            np.log2(footprint) - np.float32(math.log2(self.intrinsics.fx_px)), 0, LEVELS - 1.01
+        )
+        whole = level.astype(np.intp)
+        part = level - np.floor(level)
+        column = per_pixel(table[15]) + np.float32(PAD - 0.5)
+        texels = []
+        for step in (0, 1):
+            index = whole + step
+            edge = TEXELS.take(index)
+            at_x, at_y = column + u * edge, LEVEL_TOP.take(index) + v * edge
+            texels.append(cv2.remap(self._atlas, at_x, at_y, cv2.INTER_LINEAR))
+        root = cv2.blendLinear(texels[0], texels[1], 1 - part, part)
+        albedo = cv2.multiply(root, root, scale=1 / 255**2, dtype=cv2.CV_32F)
+
+        # light: the volume is looked up a little off the surface
+        cell = self._scene.size / VOXELS
+        at = [
+            np.clip((world[k] + np.float32(0.6 * cell[k]) * normal[k]) * np.float32(1 / cell[k])
+                    - np.float32(0.5), 0, np.float32(VOXELS[k] - 1.001)) for k in range(3)
+        ]  # fmt: skip
+        layer = np.floor(at[2])
+        row = layer * np.float32(VOXELS[1]) + at[1]
+        below = cv2.remap(self._volume, at[0], row, cv2.INTER_LINEAR)
+        above = cv2.remap(self._volume, at[0], row + np.float32(VOXELS[1]), cv2.INTER_LINEAR)
+        part = at[2] - layer
+        ambient, lamp, window = cv2.split(cv2.blendLinear(below, above, 1 - part, part))
+        ambient *= 0.85 + 0.15 * normal[2]
+        for visible, where in ((lamp, self._lamp), (window, self._window)):
+            to = [np.float32(where[k]) - world[k] for k in range(3)]
+            square = to[0] * to[0] + to[1] * to[1] + to[2] * to[2]
+            facing = np.maximum(to[0] * normal[0] + to[1] * normal[1] + to[2] * normal[2], 0)
+            visible *= facing / (np.sqrt(square) * (square * np.float32(0.5) + 1))
+        emission = per_pixel(table[14]) * np.float32(self._glow)
+        channels = []
+        for k in range(3):
+            channel = ambient * np.float32(self._ambient[k]) + emission
+            channel += lamp * np.float32(self._lamp_color[k])
+            channel += window * np.float32(self._window_color[k])
+            channel *= per_pixel(table[11 + k] ** 2)
+            channels.append(channel)
+        out = cv2.multiply(cv2.merge(channels), albedo)
+        return out
+
+    def _expose(self, light: np.ndarray, t: float, i: int) -> np.ndarray:
+        """Lens, sensor and tone curve: linear light to uint8 RGB."""
+        mean = float(np.minimum(light[::4, ::4], 1.0).mean())
+        gain = (0.22 / max(mean, 0.01)) ** 0.75 * np.ones(3)
+        if not self.clean:
+            gain *= math.exp(0.12 * self._drift[0](t)) * self._balance
+            gain *= 1 + 0.02 * np.array([w(t) for w in self._drift[1:]])
+            light = cv2.filter2D(np.minimum(light, 4.0), -1, self._lens(t))
+            light *= self._vignette
+        light = cv2.transform(light, np.diag(gain))  # much faster than numpy's broadcast
+        if not self.clean:
+            noise = np.random.default_rng([self.seed, i, 1]).standard_normal(
+                light.shape, dtype=np.float32
+            )
+            light += noise * np.sqrt(np.float32(self._shot_noise) * light + self._read_noise**2)
+        light *= np.float32(4095 / 1.25)
+        np.clip(light, 0, 4095, out=light)
+        return self._tone.take(light.astype(np.intp), mode='clip')
+
+    def _lens(self, t: float) -> np.ndarray:
+        """The blur of one exposure: the camera's motion over it, and the lens' softness."""
+        half = self._exposure_s / 2
+        pose = self._ride.pose(t)
+        point = pose[:3, 3] + 2.5 * pose[:3, 2]
+        ends = []
+        for moment in (t - half, t + half):
+            other = self._ride.pose(moment)
+            p = (point - other[:3, 3]) @ other[:3, :3]
+            ends.append(self.intrinsics.fx_px * p[:2] / p[2])
+        motion = ends[1] - ends[0]
+        length = float(np.linalg.norm(motion))
+        motion *= min(1.0, 8 / max(length, 1e-9))
+        grid = np.arange(-6, 7)
+        kernel = np.zeros((13, 13))
+        for s in np.linspace(-0.5, 0.5, 25):
+            x, y = motion * s
+            kernel += np.outer(np.exp(-0.5 * ((grid - y) / self._softness) ** 2),
+                               np.exp(-0.5 * ((grid - x) / self._softness) ** 2))  # fmt: skip
+        kernel[kernel < 0.01 * kernel.max()] = 0
+        used = np.flatnonzero(kernel.any(0) | kernel.any(1))
+        reach = max(6 - used[0], used[-1] - 6)
+        kernel = kernel[6 - reach : 7 + reach, 6 - reach : 7 + reach]
+        return (kernel / kernel.sum()).astype(np.float32)

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights on disk: a directory that rebuilds its model, and nothing in it is ever executed.
+
+A model directory holds transformers' ``config.json`` and ``model.safetensors``, an optional
+``preprocessor_config.json`` and, where an adapter was trained for it, ``adapter.json`` and
+``adapter.safetensors``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    DepthAnythingForDepthEstimation,
+    DPTForDepthEstimation,
+    PretrainedConfig,
+)
+from transformers.utils import logging as transformers_logging
+
+from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
+from smoothdino_model.network.backbone import IMAGENET_MEAN, IMAGENET_STD, DepthBackbone
+from smoothdino_model.network.smoothdino import SmoothDino
+from smoothdino_model.network.trained_camera import trained_camera
+from smoothdino_model.whole_files import written_whole
+
+DEFAULT_MODEL = 'facebook/dpt-dinov2-small-nyu'
+BUNDLED_MODELS = {'sample-room': Path(__file__).parents[1] / 'assets' / 'sample_room'}
+ADAPTER_CONFIG = 'adapter.json'
+ADAPTER_WEIGHTS = 'adapter.safetensors'
+
+_NETWORKS: dict[str, Any] = {  # from_pretrained gives a pair, which its annotation denies
+    'dpt': DPTForDepthEstimation,
+    'depth_anything': DepthAnythingForDepthEstimation,
+}
+_log = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """Weights that cannot be had or trusted; the message names the file and a way out."""
+
+
+def load_model(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    adapter: str | Path | None = None,
+    input_height: int = 0,
+) -> SmoothDino:
+    """Load a model and its adapter in float32 on the CPU.
+
+    ``model`` is a directory, ``sample-room`` (bundled) or a Hugging Face id; the network is
+    touched only for an id that is not in the local cache. ``adapter`` is a directory, an
+    ``adapter.safetensors`` with its ``adapter.json`` beside it, a published SmoothDINOv2 ``.pth``,
+    or ``'none'``; by default the one that lies with the model. ``input_height`` 0 is what the
+    checkpoint asks for.
+
+    Raises :class:`CheckpointError`.
+    """
+    directory = resolve_model(model)
+    backbone = _load_backbone(directory, str(model), input_height)
+    if adapter is None:
+        adapter = directory if (directory / ADAPTER_CONFIG).exists() else 'none'
+    if str(adapter) == 'none':
+        return SmoothDino(backbone)
+    loaded = load_adapter(adapter)
+    try:
+        return SmoothDino(backbone, loaded)
+    except ValueError as error:
+        raise CheckpointError(f'{adapter} does not fit {model}: {error}') from error
+
+
+def save_model(
+    model: SmoothDino, directory: str | Path, *, dtype: torch.dtype | None = None
+) -> None:
+    """Write a model and its adapter so that :func:`load_model` rebuilds them from the directory.
+
+    ``dtype`` is that of the weights on disk, by default their own.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    network = model.backbone.network
+    weights = {name: _stored(value, dtype) for name, value in network.state_dict().items()}
+    network.config.trained_camera = asdict(model.backbone.trained_camera)
+    with _transformers_quiet():
+        network.save_pretrained(directory, state_dict=weights)
+    for file in directory.glob('*.safetensors'):  # which the library shows to no other user
+        shutil.copymode(directory / 'config.json', file)
+    preprocessor = {
+        'image_processor_type': 'DPTImageProcessor',
+        'do_rescale': False,
+        'image_mean': model.backbone.mean.flatten().tolist(),
+        'image_std': model.backbone.std.flatten().tolist(),
+        'do_resize': model.backbone.input_height > 0,
+        'ensure_multiple_of': model.backbone.patch,
+        'keep_aspect_ratio': True,
+    }
+    if model.backbone.input_height:
+        height = model.backbone.input_height
+        preprocessor['size'] = {'height': height, 'width': height}
+    _write_json(directory / 'preprocessor_config.json', preprocessor)
+    if model.adapter is not None:
+        save_adapter(model.adapter, directory, dtype=dtype)
+
+
+def save_adapter(
+    adapter: TemporalAdapter, directory: str | Path, *, dtype: torch.dtype | None = None
+) -> None:
+    """Write ``adapter.json`` and ``adapter.safetensors``."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: _stored(value, dtype) for name, value in adapter.state_dict().items()}
+    with written_whole(directory / ADAPTER_WEIGHTS) as place:
+        place.write_bytes(save(weights))
+    _write_json(directory / ADAPTER_CONFIG, asdict(adapter.config))
+
+
+def load_adapter(path: str | Path) -> TemporalAdapter:
+    """Load an adapter from a directory, an ``adapter.safetensors`` or a published ``.pth``."""
+    path = Path(path)
+    if path.is_dir():
+        return _load_adapter_pair(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f'adapter {path} does not exist: expected a directory with {ADAPTER_CONFIG}, '
+            "a .safetensors or .pth file, or 'none'"
+        )
+    if path.suffix == '.safetensors':
+        return _load_adapter_pair(path.parent, path)
+    return _load_published(path)
+
+
+def resolve_model(model: str | Path) -> Path:
+    """Give the local directory of a model, fetching a Hugging Face id that is not cached."""
+    name = str(model)
+    directory = BUNDLED_MODELS.get(name, Path(name))
+    if directory.is_dir():
+        if not (directory / 'config.json').is_file():
+            raise CheckpointError(
+                f'{directory} holds no config.json: expected a directory that transformers or '
+                'save_model wrote'
+            )
+        return directory
+    try:
+        validate_repo_id(name)
+        if name.count('/') != 1:
+            raise HFValidationError(name)
+    except HFValidationError as error:
+        raise CheckpointError(
+            f'model {name!r} is neither a directory here, nor a Hugging Face id such as '
+            f'{DEFAULT_MODEL!r}, nor one of {", ".join(map(repr, BUNDLED_MODELS))}'
+        ) from error
+    cached = huggingface_hub.try_to_load_from_cache(name, 'config.json')
+    if isinstance(cached, str) and _weights(Path(cached).parent):
+        return Path(cached).parent
+    return download_model(name)
+
+
+def download_model(name: str) -> Path:
+    """Fetch a Hugging Face model into the local cache and give its directory there."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise CheckpointError(
+            f'model {name!r} is not in the local cache and HF_HUB_OFFLINE is set: unset it, or '
+            f"run 'smoothdino download {name}' where there is a network and copy what it gives"
+        )
+    _log.warning('downloading %s from the Hugging Face hub', name)
+    try:
+        # This request is not retried: without a network it fails at once, not after half a minute.
+        info = huggingface_hub.model_info(name, timeout=10)
+        files = {file.rfilename for file in info.siblings or ()}
+        weights = 'model.safetensors' if 'model.safetensors' in files else 'pytorch_model.bin'
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, allow_patterns=['*config.json', weights, 'adapter.*']
+            )
+        )
+    except Exception as error:  # the hub's client lets through errors of several libraries
+        raise CheckpointError(
+            f'model {name!r} is not in the local cache and could not be downloaded '
+            f'({_first_line(error)}): check the name and the network, or download it elsewhere '
+            f"with 'smoothdino download {name}' and pass the copied directory as the model"
+        ) from error
+
+
+def _load_backbone(directory: Path, name: str, input_height: int) -> DepthBackbone:
+    config = _load_config(directory)
+    network_class = _NETWORKS.get(config.model_type)
+    if network_class is None:
+        raise CheckpointError(
+            f'{directory / "config.json"} describes a {config.model_type!r} model: expected one '
+            f'of {", ".join(map(repr, _NETWORKS))} with a DINOv2 encoder; take another model'
+        )
+    weights_path = next(iter(_weights(directory)), directory)
+    try:
+        with _transformers_quiet():
+            network, report = network_class.from_pretrained(
+                directory,
+                config=config,
+                local_files_only=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # they are reported, and refused below
+                output_loading_info=True,
+            )
+    except Exception as error:  # transformers, safetensors and torch each raise their own
+        raise CheckpointError(
+            f'the weights in {weights_path} cannot be read ({_first_line(error)}): the file is '
+            f'missing, cut short, foreign or carries code, which is never run; fetch or save '
+            f'{name} again'
+        ) from error
+    problems = [
+        f'{len(report[kind])} {kind.removesuffix("_keys")}'
+        for kind in ('missing_keys', 'unexpected_keys', 'mismatched_keys')
+        if report.get(kind)
+    ]
+    if problems:
+        raise CheckpointError(
+            f'the weights in {weights_path} do not belong to its config.json '
+            f'({", ".join(problems)} tensors); fetch or save {name} again'
+        )
+    mean, std, asked_height = _preprocessing(directory)
+    try:
+        return DepthBackbone(
+            network,
+            input_height=input_height or asked_height,
+            mean=mean,
+            std=std,
+            trained_camera=trained_camera(name, getattr(config, 'trained_camera', None)),
+        )
+    except ValueError as error:
+        raise CheckpointError(f'{name} cannot be used: {error}') from error
+
+
+def _load_config(directory: Path) -> PretrainedConfig:
+    try:
+        # Undecided about remote code, transformers would ask on the terminal.
+        return AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # a foreign file fails in as many ways as there are formats
+        raise CheckpointError(
+            f'{directory / "config.json"} is not the configuration of a model this software knows '
+            f'({_first_line(error)}); fetch or save the model again'
+        ) from error
+
+
+def _preprocessing(directory: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Give mean and std on the 0-255 scale and the input height that a checkpoint asks for."""
+    path = directory / 'preprocessor_config.json'
+    if not path.is_file():
+        return IMAGENET_MEAN, IMAGENET_STD, 0
+    settings = _read_json(path)
+    try:
+        scale = 1 / settings.get('rescale_factor', 1 / 255) if settings.get('do_rescale') else 1
+        mean = tuple(value * scale for value in settings.get('image_mean', IMAGENET_MEAN))
+        std = tuple(value * scale for value in settings.get('image_std', IMAGENET_STD))
+        height = int(settings['size']['height']) if settings.get('do_resize') else 0
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f'{path} is not a preprocessor configuration: expected image_mean, image_std and, '
+            f'with do_resize, size.height ({error!r})'
+        ) from error
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or height < 0:
+        raise CheckpointError(f'{path}: expected three means and three positive deviations')
+    return mean, std, height
+
+
+def _load_adapter_pair(directory: Path, weights_path: Path | None = None) -> TemporalAdapter:
+    weights_path = weights_path or directory / ADAPTER_WEIGHTS
+    settings = _read_json(directory / ADAPTER_CONFIG)
+    try:
+        adapter = TemporalAdapter(AdapterConfig(**settings))
+    except (TypeError, ValueError, RuntimeError) as error:  # the last: no memory for its sizes
+        raise CheckpointError(
+            f'{directory / ADAPTER_CONFIG} is not the configuration of an adapter '
+            f'({_first_line(error)}): train or copy the adapter again'
+        ) from error
+    try:
+        weights = load_file(weights_path)
+        adapter.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(
+            f'{weights_path} cannot be read as the weights of {ADAPTER_CONFIG} beside it '
+            f'({_first_line(error)}): the file is missing, cut short or foreign; train or copy it '
+            'again'
+        ) from error
+    return adapter
+
+
+def _load_published(path: Path) -> TemporalAdapter:
+    """Read a checkpoint of the SmoothDINOv2 authors: 16 tensors.
+
+    Their hidden layers are not in it and are zero, so that what its convolutions are fed is zero
+    as well, and of each layer only the bias reaches the features.
+    """
+    try:
+        tensors = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # a foreign file makes torch.load raise almost anything
+        raise CheckpointError(
+            f'{path} is not a file of tensors alone ({_first_line(error)}): it is cut short, '
+            'foreign or carries code, which is never run; take the published file again'
+        ) from error
+    bias = tensors.get('conv_out.0.bias') if isinstance(tensors, dict) else None
+    if not isinstance(bias, Tensor) or bias.ndim != 1:
+        raise CheckpointError(f'{path} {_published_expectation()}, got none of them')
+    channels = len(bias)
+    expected: dict[str, tuple[int, ...]] = {}
+    for level in range(4):
+        expected[f'conv_out.{level}.weight'] = (channels, channels + 2, 3, 3)
+        expected[f'conv_out.{level}.bias'] = (channels,)
+        expected[f'fc_out.{level}.weight'] = (channels, channels + 2)
+        expected[f'fc_out.{level}.bias'] = (channels,)
+    came = {name: tuple(getattr(value, 'shape', ())) for name, value in tensors.items()}
+    for name in sorted(expected.keys() | came.keys()):
+        if expected.get(name) != came.get(name):
+            raise CheckpointError(
+                f'{path} {_published_expectation()}; {name} should be '
+                f'{expected.get(name, "absent")} and is {came.get(name, "absent")}'
+            )
+    config = AdapterConfig(channels, current=False, previous=False, recurrent=False)
+    adapter = TemporalAdapter(config)
+    adapter.load_state_dict(
+        {
+            'offsets.patches': torch.stack([tensors[f'conv_out.{i}.bias'] for i in range(4)]),
+            'offsets.class_token': torch.stack([tensors[f'fc_out.{i}.bias'] for i in range(4)]),
+        }
+    )
+    return adapter
+
+
+def _published_expectation() -> str:
+    return (
+        'is not a published SmoothDINOv2 adapter: expected the 16 tensors conv_out.0-3 and '
+        'fc_out.0-3, weight and bias'
+    )
+
+
+def _weights(directory: Path) -> list[Path]:
+    """Give the files of weights in the order in which transformers looks for them."""
+    candidates = (directory / name for name in ('model.safetensors', 'pytorch_model.bin'))
+    return [path for path in candidates if path.is_file()]
+
+
+@contextmanager
+def _transformers_quiet() -> Iterator[None]:
+    """Silence progress bars and loading reports: what they say stands in our messages."""
+    bars, verbosity = (
+        transformers_logging.is_progress_bar_enabled(),
+        transformers_logging.get_verbosity(),
+    )
+    if bars:
+        transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if dtype and value.is_floating_point():
+        value = value.to(dtype)
+    return value.detach().cpu().contiguous()
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        settings = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f'{path} cannot be read as JSON ({error}): restore it, or save the directory again'
+        ) from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f'{path}: expected a JSON object, got {type(settings).__name__}')
+    return settings
+
+
+def _write_json(path: Path, settings: dict) -> None:
+    with written_whole(path) as place:
+        place.write_text(json.dumps(settings, indent=2) + '\n', encoding='utf-8')
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split('\n')[0].rstrip('.:')

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``smoothdino bag``: what is in the bag it writes, as others read it, and when there is none."""
+
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+from support.made_recordings import BAGS, PERIOD_NS, START_NS, K, pictures, write_bag
+
+from smoothdino_model.cli.main import main
+from smoothdino_model.pipeline import CameraFrame, DepthPipeline
+from smoothdino_model.recordings.frames import open_recording
+from smoothdino_model.room.sample_room import NYU_FOCAL
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': str(ROOT)}
+COMPRESSED = '/cam/image_raw/compressed'
+
+
+@pytest.fixture
+def bag(tmp_path, tiny_model_dir):
+    """Runs the command on a bag in this process; gives the exit code."""
+
+    def run(source, out='out', *options) -> int:
+        model = ('--model', tiny_model_dir, '--device', 'cpu')
+        return main([str(one) for one in ('bag', source, tmp_path / out, *model, *options)])
+
+    return run
+
+
+def read(path):
+    """[(topic, time of receipt, message)] in the order of the bag."""
+    with AnyReader([path]) as reader:
+        return [
+            (connection.topic, at_ns, reader.deserialize(raw, connection.msgtype))
+            for connection, at_ns, raw in reader.messages()
+        ]
+
+
+def images(path):
+    return [message for topic, _, message in read(path) if topic == '/depth/image']
+
+
+def stamp_ns(message) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def depth_of(message) -> np.ndarray:
+    kind = {'32FC1': np.float32, '16UC1': np.uint16}[message.encoding]
+    assert message.step == message.width * np.dtype(kind).itemsize
+    return message.data.view(kind).reshape(message.height, message.width)
+
+
+def expected(source, model, topic=None, focal=K[0] / 64):
+    """The pipeline's own depths of the frames of a bag of 64 pixels' width."""
+    pipeline = DepthPipeline.from_pretrained(model, device='cpu')
+    with open_recording(source, topic=topic) as recording:
+        return [
+            pipeline.step({'': CameraFrame(one.rgb, one.stamp_ns, focal=focal)})[''].depth_m
+            for one in recording
+        ]
+
+
+def beside(tmp_path):
+    return sorted(path.name for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('storage', 'topic'), [*((one, '/cam/image_raw') for one in BAGS), ('mcap', COMPRESSED)]
+)
+def test_every_frame_comes_out_with_its_times_and_its_camera(
+    storage, topic, tmp_path, tiny_model_dir, bag, capsys
+):
+    name = 'in.bag' if storage == 'ros1' else 'in'
+    topics = ('/cam/image_raw', COMPRESSED)
+    source = write_bag(tmp_path / name, pictures(7), storage, topics=topics)
+    assert bag(source, 'out', '--image', topic, '--max-depth', '1.5') == 0
+    assert 'depth of 7 frames (0 resets)' in capsys.readouterr().out
+
+    messages = read(tmp_path / 'out')
+    assert [one[0] for one in messages] == ['/depth/camera_info', '/depth/image'] * 7
+    assert [one[1] for one in messages[1::2]] == [START_NS + i * PERIOD_NS + 5 for i in range(7)]
+    assert [one[1] for one in messages[::2]] == [one[1] for one in messages[1::2]]
+    wanted = expected(source, tiny_model_dir, topic)
+    for i in range(7):
+        (_, _, info), (_, _, image) = messages[2 * i : 2 * i + 2]
+        assert stamp_ns(image) == stamp_ns(info) == START_NS + i * PERIOD_NS
+        assert image.header.frame_id == info.header.frame_id == 'optical'
+        np.testing.assert_array_equal(info.k, K)
+        assert (info.width, info.height, image.width, image.height) == (64, 48, 64, 48)
+        in_range = np.where(wanted[i] > 1.5, np.inf, wanted[i])
+        in_range[wanted[i] < 0.1] = -np.inf
+        np.testing.assert_allclose(depth_of(image), in_range, rtol=1e-6)
+    assert np.isposinf(depth_of(messages[1][2])).any()
+    assert np.isfinite(depth_of(messages[1][2])).any()
+
+
+def test_two_runs_write_the_same_bytes(tmp_path, tiny_model_dir):
+    source = write_bag(tmp_path / 'in', pictures(6))
+    options = ['--model', tiny_model_dir, '--device', 'cpu', '--keep-input']
+    for run in ('one', 'two'):
+        command = [sys.executable, '-m', 'smoothdino_model', 'bag', source, tmp_path / run / 'out']
+        # The number of threads decides in which order a product is added up.
+        environment = ENVIRONMENT | {'OMP_NUM_THREADS': '1'}
+        subprocess.run([*command, *options], env=environment, check=True, timeout=120)
+    files = [sorted((tmp_path / run / 'out').iterdir()) for run in ('one', 'two')]
+    assert [file.name for file in files[0]] == ['metadata.yaml', 'out.mcap']
+    for one, other in zip(*files, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_ros_itself_reads_the_messages(tmp_path, bag):
+    pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+    from rclpy.serialization import deserialize_message
+    from sensor_msgs.msg import CameraInfo, Image
+
+    assert bag(write_bag(tmp_path / 'in.bag', pictures(2), 'ros1'), 'out', '--keep-input') == 0
+    kinds = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CameraInfo': CameraInfo}
+    got = {}
+    with AnyReader([tmp_path / 'out']) as reader:
+        for connection, _, raw in reader.messages():
+            got[connection.topic] = deserialize_message(raw, kinds[connection.msgtype])
+            assert stamp_ns(got[connection.topic]) in (START_NS, START_NS + PERIOD_NS)
+    assert set(got) == {'/cam/image_raw', '/cam/camera_info', '/depth/image', '/depth/camera_info'}
+    assert bytes(got['/cam/image_raw'].data) == pictures(2)[1].tobytes()
+    assert np.frombuffer(got['/depth/image'].data, np.float32).size == 48 * 64
+    for topic in ('/cam/camera_info', '/depth/camera_info'):
+        np.testing.assert_array_equal(got[topic].k, K)
+        assert got[topic].distortion_model == 'plumb_bob'
+
+
+def test_foxgloves_library_reads_the_mcap_from_what_stands_in_it(tmp_path, bag):
+    pytest.importorskip('mcap_ros2', reason='mcap-ros2-support is not installed')
+    from mcap.reader import make_reader
+    from mcap_ros2.decoder import DecoderFactory
+
+    assert bag(write_bag(tmp_path / 'in', pictures(3))) == 0
+    with (tmp_path / 'out' / 'out.mcap').open('rb') as file:
+        reader = make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()])
+        assert reader.get_header().profile == 'ros2'
+        decoded = list(reader.iter_decoded_messages(topics=['/depth/image']))
+    assert [d.schema.encoding for d in decoded] == ['ros2msg'] * 3
+    wanted = images(tmp_path / 'out')
+    for one, image in zip(decoded, wanted, strict=True):
+        assert one.decoded_message.encoding == '32FC1'
+        assert bytes(one.decoded_message.data) == image.data.tobytes()
+
+
+def test_sqlite3_and_millimetres(tmp_path, tiny_model_dir, bag):
+    source = write_bag(tmp_path / 'in', pictures(3), 'sqlite3')
+    options = ('--storage', 'sqlite3', '--depth-encoding', '16UC1', '--min-depth', '2.2')
+    assert bag(source, 'out', *options) == 0
+    with sqlite3.connect(tmp_path / 'out' / 'out.db3') as database:
+        assert database.execute('PRAGMA integrity_check').fetchone() == ('ok',)
+    for image, depth_m in zip(
+        images(tmp_path / 'out'), expected(source, tiny_model_dir), strict=True
+    ):
+        far_enough = (depth_m >= 2.2) & (depth_m <= 10)
+        assert 0 < far_enough.sum() < depth_m.size
+        millimetres = np.rint(np.where(far_enough, depth_m, 0) * 1000)
+        np.testing.assert_allclose(depth_of(image), millimetres, atol=1)
+        np.testing.assert_array_equal(depth_of(image) == 0, ~far_enough)
+
+
+def test_kept_input_is_the_input_in_its_order(tmp_path, bag):
+    source = write_bag(tmp_path / 'in', pictures(3), topics=('/cam/image_raw', '/other/image'))
+    assert bag(source, 'out', '--keep-input', '--image', '/cam/image_raw') == 0
+
+    def of_camera(path):
+        return [
+            (topic, at_ns, stamp_ns(message), getattr(message, 'data', b''))
+            for topic, at_ns, message in read(path)
+            if topic.startswith('/cam/')
+        ]
+
+    kept, given = of_camera(tmp_path / 'out'), of_camera(source)
+    assert [one[:3] for one in kept] == [one[:3] for one in given]
+    for one, other in zip(kept, given, strict=True):
+        np.testing.assert_array_equal(one[3], other[3])
+    assert {topic for topic, _, _ in read(tmp_path / 'out')} == {
+        *('/cam/image_raw', '/cam/camera_info', '/depth/image', '/depth/camera_info')
+    }
+
+
+def test_camera_info_of_another_size_or_place_or_none(tmp_path, bag, monkeypatch):
+    import made_recordings
+
+    whole = made_recordings.camera_info
+    monkeypatch.setattr(
+        'made_recordings.camera_info',
+        lambda types, header, height, width, ros1: whole(
+            types, header, height * 2, width * 4, ros1
+        ),
+    )
+    source = write_bag(tmp_path / 'in', pictures(1), topics=('/cam/rgb/image', '/cam/image'))
+    assert bag(source, 'fitted', '--image', '/cam/image') == 0
+    info = read(tmp_path / 'fitted')[0][2]
+    assert (info.width, info.height) == (64, 48)
+    np.testing.assert_allclose(info.k, [12.5, 0, 8, 0, 25.5, 12, 0, 0, 1])
+    elsewhere = ('--image', '/cam/rgb/image', '--camera-info', '/cam/camera_info')
+    assert bag(source, 'elsewhere', *elsewhere) == 0
+    np.testing.assert_array_equal(read(tmp_path / 'elsewhere')[0][2].k, info.k)
+    assert bag(source, 'none', '--image', '/cam/rgb/image') == 0
+    assert {topic for topic, _, _ in read(tmp_path / 'none')} == {'/depth/image'}
+
+
+def test_depth_is_that_of_the_cameras_focal_length_unless_refused(
+    tmp_path, tiny_model_dir, bag, caplog
+):
+    source = write_bag(tmp_path / 'in', pictures(1), topics=('/cam/image', '/lone/image'))
+    plain = expected(source, tiny_model_dir, '/cam/image', focal=None)[0]
+    everything = ('--min-depth', '0', '--max-depth', '100')
+    assert bag(source, 'corrected', '--image', '/cam/image', *everything) == 0
+    assert bag(source, 'not', '--image', '/cam/image', '--no-focal-correction', *everything) == 0
+    assert 'no camera_info' not in caplog.text
+    assert bag(source, 'lone', '--image', '/lone/image', *everything) == 0
+    assert 'no camera_info' in caplog.text
+    for out, scale in (('corrected', (K[0] / 64) / NYU_FOCAL), ('not', 1), ('lone', 1)):
+        depth_m = depth_of(images(tmp_path / out)[0])
+        np.testing.assert_allclose(depth_m[plain > 0], plain[plain > 0] * scale, rtol=1e-5)
+
+
+def test_stamps_that_go_back_are_resets_and_the_order_is_that_of_receipt(tmp_path, bag, capsys):
+    source = write_bag(tmp_path / 'in', pictures(3), 'sqlite3')
+    with sqlite3.connect(source / 'in.db3') as database:  # the last was received first
+        database.execute(f'UPDATE messages SET timestamp = {2 * START_NS} - timestamp')
+    database.close()
+    assert bag(source) == 0
+    assert '3 frames (2 resets)' in capsys.readouterr().out
+    assert [stamp_ns(one) - START_NS for one in images(tmp_path / 'out')] == [
+        *(2 * PERIOD_NS, PERIOD_NS, 0)
+    ]
+
+
+@pytest.mark.parametrize(
+    ('source', 'out', 'options', 'reason'),
+    [
+        ('in', 'taken', (), 'taken exists already'),
+        ('in', 'empty', (), 'empty exists already'),
+        ('in', 'in', (), 'in exists already'),
+        ('in', 'out.bag', (), 'does not end in .bag'),
+        ('in', 'out', ('--image', '/nothing'), 'there are /cam/image_raw'),
+        ('in', 'out', ('--camera-info', '/nothing'), 'there are /cam/camera_info'),
+        ('in', 'out', ('--max-depth', '70', '--depth-encoding', '16UC1'), '65.535 m with 16UC1'),
+        ('in', 'out', ('--min-depth', '-1'), 'min depth'),
+        ('in', 'out', ('--max-depth', 'nan'), 'max depth'),
+        ('in', 'out', ('--model', 'missing/it/is'), 'missing/it/is'),
+        ('absent', 'out', (), 'no such file'),
+        ('folder', 'out', (), 'expected a rosbag'),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_leaves_everything(
+    source, out, options, reason, tmp_path, bag, capsys
+):
+    write_bag(tmp_path / 'in', pictures(1))
+    (tmp_path / 'taken').write_text('mine')
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'folder' / '1.png').write_bytes(b'')
+    before = beside(tmp_path)
+    assert bag(tmp_path / source, out, *options) == 2
+    words = capsys.readouterr().err.strip().splitlines()[-1]
+    assert words.startswith('smoothdino: error: ')
+    assert reason in words
+    assert beside(tmp_path) == before
+    assert (tmp_path / 'taken').read_text() == 'mine'
+    assert not list((tmp_path / 'empty').iterdir())
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_nothing_under_the_name(
+    number, tmp_path, tiny_model_dir, bag
+):
+    source = write_bag(tmp_path / 'in', pictures(1) * 1000, 'sqlite3')
+    out = tmp_path / 'out'
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'smoothdino_model', 'bag', source, out, '--model', tiny_model_dir],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that starts the tests in the background has SIGINT ignored, and so would this
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+    def written() -> int:
+        return sum(file.stat().st_size for file in tmp_path.glob('.out.*/out/*'))
+
+    deadline = time.monotonic() + 120
+    while written() < 1_000_000 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert written() >= 1_000_000
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert not out.exists()
+    if number == signal.SIGINT:
+        assert process.returncode == 130, stderr
+        assert stderr.strip().splitlines()[-1] == 'smoothdino: interrupted'
+        assert beside(tmp_path) == ['in']
+    short = write_bag(tmp_path / 'short', pictures(2))
+    assert bag(short) == 0  # whatever was left is not in the way
+    assert len(images(out)) == 2
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_full_disk_is_said_and_leaves_nothing(storage, tmp_path, bag, capsys):
+    source = write_bag(tmp_path / 'in', pictures(40, height=96, width=128))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, limits[1]))
+    try:
+        assert bag(source, 'out', '--storage', storage, '--input-height', '28') == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith('smoothdino: error: ')
+    assert beside(tmp_path) == ['in']
+
+
+def test_a_bag_cut_short_gives_its_whole_frames_and_says_what_is_lost(tmp_path, bag, capsys):
+    source = write_bag(tmp_path / 'in', pictures(16, height=240, width=320))
+    assert bag(source, 'whole', '--input-height', '28') == 0
+    file = source / 'in.mcap'
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * 0.7)] + bytes(5000))  # zeros, as after a power cut
+    capsys.readouterr()
+    assert bag(source, 'out', '--input-height', '28') == 3
+    said = capsys.readouterr()
+    got = images(tmp_path / 'out')
+    assert 8 <= len(got) < 12
+    assert f'depth of {len(got)} frames' in said.out
+    assert 'in.mcap is cut short' in said.err
+    assert f'of its {file.stat().st_size} bytes' in said.err
+    metadata = ' '.join((tmp_path / 'out' / 'metadata.yaml').read_text().split())
+    assert 'in.mcap is cut short' in metadata
+    for cut, whole in zip(got, images(tmp_path / 'whole'), strict=False):
+        assert stamp_ns(cut) == stamp_ns(whole)
+        np.testing.assert_array_equal(cut.data, whole.data)
+
+
+def test_damage_inside_a_bag_keeps_the_frames_before_it(tmp_path, bag, capsys):
+    source = write_bag(tmp_path / 'in', pictures(16, height=240, width=320), 'sqlite3')
+    with sqlite3.connect(source / 'in.db3') as database:
+        database.execute("UPDATE messages SET data = x'00010000ff' WHERE id = 21")
+    database.close()
+    assert bag(source, 'out', '--input-height', '28') == 3
+    assert 'what comes after it is lost' in capsys.readouterr().err
+    assert len(images(tmp_path / 'out')) == 10
+
+
+def test_a_picture_that_does_not_decode_is_left_out_and_named(tmp_path, bag, capsys):
+    topics = (COMPRESSED,)
+    source = write_bag(tmp_path / 'in', pictures(5), topics=topics, broken=(2,))
+    assert bag(source) == 3
+    said = capsys.readouterr()
+    assert 'depth of 4 frames' in said.out
+    assert f'the image at {START_NS + 2 * PERIOD_NS} ns on {COMPRESSED}' in said.err
+    places = [(stamp_ns(one) - START_NS) // PERIOD_NS for one in images(tmp_path / 'out')]
+    assert places == [0, 1, 3, 4]
+    nothing = write_bag(tmp_path / 'nothing', pictures(2), topics=topics, broken=(0, 1))
+    assert bag(nothing, 'none') == 2
+    assert 'no frame could be read' in capsys.readouterr().err
+    assert not (tmp_path / 'none').exists()

@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A directory rebuilds its model; what is broken, foreign or malicious is refused in words."""
+
+import json
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from conftest import tiny_depth_anything, tiny_dpt, tiny_smoothdino
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig
+from transformers.utils import logging as transformers_logging
+
+from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
+from smoothdino_model.network.backbone import DepthBackbone
+from smoothdino_model.network.smoothdino import SmoothDino
+from smoothdino_model.weights.checkpoint import (
+    CheckpointError,
+    load_adapter,
+    load_model,
+    resolve_model,
+    save_adapter,
+    save_model,
+)
+
+
+@pytest.fixture
+def directory(tmp_path, tiny_model_dir):
+    """A whole model directory that a test may spoil."""
+    return shutil.copytree(tiny_model_dir, tmp_path / 'model')
+
+
+def depths(model: SmoothDino) -> torch.Tensor:
+    """Depth (2, 1, 60, 80) of two frames of a stream."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(256, (2, 1, 60, 80, 3), dtype=torch.uint8, generator=generator)
+    with torch.inference_mode():
+        first, state = model(frames[0])
+        return torch.stack((first, model(frames[1], state)[0]))
+
+
+def refusal(load, *arguments, **settings) -> str:
+    with pytest.raises(CheckpointError) as refused:
+        load(*arguments, **settings)
+    message = str(refused.value)
+    assert '\n' not in message
+    return message
+
+
+def cut_short(path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+MODELS = {
+    'dpt': lambda: SmoothDino(DepthBackbone(tiny_dpt())),
+    'depth anything': lambda: SmoothDino(DepthBackbone(tiny_depth_anything())),
+    'resized': lambda: SmoothDino(DepthBackbone(tiny_dpt(), input_height=42)),
+    'other normalisation': lambda: SmoothDino(
+        DepthBackbone(tiny_dpt(), mean=(128, 120, 110), std=(60, 61, 62))
+    ),
+    'with adapter': tiny_smoothdino,
+    'with a constant adapter': lambda: tiny_smoothdino(
+        current=False, previous=False, recurrent=False
+    ),
+    'with other adapter settings': lambda: tiny_smoothdino(
+        current=False, align=False, min_confidence=0.0
+    ),
+}
+
+
+@pytest.mark.parametrize('make', MODELS.values(), ids=MODELS.keys())
+def test_a_directory_rebuilds_its_model(tmp_path, make):
+    model = make()
+    save_model(model, tmp_path / 'deep' / 'model')
+    loaded = load_model(tmp_path / 'deep' / 'model')
+    assert type(loaded.backbone.network) is type(model.backbone.network)
+    assert loaded.backbone.input_height == model.backbone.input_height
+    torch.testing.assert_close(loaded.backbone.mean, model.backbone.mean, atol=0, rtol=0)
+    assert (loaded.adapter is None) == (model.adapter is None)
+    if model.adapter is not None:
+        assert loaded.adapter.config == model.adapter.config
+    assert torch.equal(depths(loaded), depths(model))
+
+
+def test_what_one_user_saves_others_may_read(tmp_path):
+    save_model(tiny_smoothdino(), tmp_path)
+    plain = tmp_path / 'plain'
+    plain.touch()
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {plain.stat().st_mode}
+
+
+def test_no_partial_files_are_left(tiny_model_dir):
+    assert sorted(path.name for path in tiny_model_dir.iterdir()) == [
+        'adapter.json',
+        'adapter.safetensors',
+        'config.json',
+        'model.safetensors',
+        'preprocessor_config.json',
+    ]
+
+
+def test_half_precision_on_disk_is_float32_in_memory(tmp_path):
+    model = tiny_smoothdino()
+    save_model(model, tmp_path, dtype=torch.float16)
+    for name in ('model.safetensors', 'adapter.safetensors'):
+        stored = load_file(tmp_path / name)
+        assert {value.dtype for value in stored.values()} == {torch.float16}
+    config = json.loads((tmp_path / 'config.json').read_text())
+    (tmp_path / 'config.json').write_text(json.dumps(config | {'dtype': 'float16'}))
+    loaded = load_model(tmp_path)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    torch.testing.assert_close(depths(loaded), depths(model), atol=0.02, rtol=0.02)
+
+
+def test_input_height_asked_for_wins(tmp_path):
+    save_model(SmoothDino(DepthBackbone(tiny_dpt(), input_height=42)), tmp_path)
+    assert load_model(tmp_path, input_height=56).backbone.input_height == 56
+
+
+def test_the_librarys_own_directories_load(tmp_path):
+    """Without preprocessor_config.json, as its save_pretrained leaves them."""
+    network = tiny_dpt()
+    network.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert loaded.adapter is None
+    assert torch.equal(depths(loaded), depths(SmoothDino(DepthBackbone(network))))
+
+
+def test_a_rescaling_preprocessor_means_the_same(directory):
+    """Some checkpoints count pixels from 0 to 1, some from 0 to 255."""
+    path = directory / 'preprocessor_config.json'
+    settings = json.loads(path.read_text())
+    settings |= {'do_rescale': True, 'rescale_factor': 1 / 255}
+    for name in ('image_mean', 'image_std'):
+        settings[name] = [value / 255 for value in settings[name]]
+    path.write_text(json.dumps(settings))
+    torch.testing.assert_close(depths(load_model(directory)), depths(tiny_smoothdino()))
+
+
+def test_an_adapter_comes_from_where_it_is_told(tmp_path, directory):
+    other = TemporalAdapter(AdapterConfig(24, hidden=5))
+    save_adapter(other, tmp_path / 'other')
+    hidden = [
+        load_model(directory, adapter=adapter).adapter.config.hidden
+        for adapter in (None, tmp_path / 'other', tmp_path / 'other' / 'adapter.safetensors')
+    ]
+    assert hidden == [8, 5, 5]
+    assert load_model(directory, adapter='none').adapter is None
+
+
+def test_loading_is_silent_and_leaves_logging_alone(directory, capfd, monkeypatch):
+    transformers_logging.enable_progress_bar()
+    before = transformers_logging.get_verbosity()
+    logger = transformers_logging.get_logger('transformers')
+    monkeypatch.setattr(logger, 'handlers', [logging.StreamHandler()])  # on this test's stderr
+    save_model(load_model(directory), directory)
+    save_file({'foreign': torch.zeros(3)}, directory / 'model.safetensors')
+    refusal(load_model, directory)
+    assert capfd.readouterr().err == ''
+    assert transformers_logging.get_verbosity() == before
+    assert transformers_logging.is_progress_bar_enabled()
+
+
+# --- broken and foreign files
+
+
+@pytest.mark.parametrize('spoil', [cut_short, lambda path: path.write_bytes(b''), os.remove,
+                                   lambda path: path.write_bytes(os.urandom(5000))],
+                         ids=['cut short', 'empty', 'missing', 'random'])  # fmt: skip
+@pytest.mark.parametrize('name', ['model.safetensors', 'adapter.safetensors'])
+def test_broken_weights_are_refused(directory, name, spoil):
+    spoil(directory / name)
+    message = refusal(load_model, directory)
+    assert str(directory) in message
+    assert 'again' in message
+    if (directory / name).exists() or name.startswith('adapter'):
+        assert name in message
+
+
+@pytest.mark.parametrize('text', ['', '{"model_type": "dp', '[]', 'no JSON \x00', '{}',
+                                  '{"model_type": "no such model"}'])  # fmt: skip
+def test_a_garbage_config_is_refused(directory, text):
+    (directory / 'config.json').write_text(text)
+    message = refusal(load_model, directory)
+    assert str(directory / 'config.json') in message
+    assert 'again' in message
+
+
+def test_another_kind_of_model_is_refused(directory):
+    BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(
+        directory
+    )
+    message = refusal(load_model, directory)
+    assert f"{directory / 'config.json'} describes a 'bert' model" in message
+    assert "expected one of 'dpt', 'depth_anything'" in message
+
+
+def test_relative_depth_is_refused(tmp_path):
+    tiny_depth_anything(depth_estimation_type='relative').save_pretrained(tmp_path)
+    message = refusal(load_model, tmp_path)
+    assert str(tmp_path) in message
+    assert 'take one of the Depth-Anything-V2-Metric checkpoints' in message
+
+
+def test_weights_of_another_config_are_refused(directory):
+    path = directory / 'model.safetensors'
+    whole = load_file(path)
+    head = next(name for name in whole if name.startswith('head') and name.endswith('weight'))
+    for change, words in (
+        ({head: whole[head][:1].clone()}, '1 mismatched'),
+        ({'foreign': torch.zeros(3)}, '1 unexpected'),
+    ):
+        save_file(whole | change, path, metadata={'format': 'pt'})
+        message = refusal(load_model, directory)
+        assert str(path) in message
+        assert words in message
+        assert 'config.json' in message
+    rest = {name: value for name, value in whole.items() if name != head}
+    save_file(rest, path, metadata={'format': 'pt'})
+    assert '1 missing' in refusal(load_model, directory)
+
+
+@pytest.mark.parametrize('settings', [{'image_mean': [1, 2]}, {'image_std': [1, 0, 1]},
+                                      {'do_resize': True}, {'image_mean': 'grey'},
+                                      {'do_rescale': True, 'rescale_factor': 0}],
+                         ids=str)  # fmt: skip
+def test_a_wrong_preprocessor_is_refused(directory, settings):
+    (directory / 'preprocessor_config.json').write_text(json.dumps(settings))
+    assert str(directory / 'preprocessor_config.json') in refusal(load_model, directory)
+
+
+@pytest.mark.parametrize(
+    'text', ['', '[1]', '{}', '{"channels": 0}', '{"channels": 24, "magic": 1}',
+             '{"channels": "many"}', '{"channels": 1000000000000}'])  # fmt: skip
+def test_a_garbage_adapter_config_is_refused(directory, text):
+    (directory / 'adapter.json').write_text(text)
+    assert str(directory / 'adapter.json') in refusal(load_model, directory)
+
+
+def test_adapter_weights_of_another_config_are_refused(directory):
+    settings = asdict(AdapterConfig(24, hidden=9))
+    (directory / 'adapter.json').write_text(json.dumps(settings))
+    assert str(directory / 'adapter.safetensors') in refusal(load_model, directory)
+
+
+def test_an_adapter_of_another_width_is_refused(directory, tmp_path):
+    save_adapter(TemporalAdapter(AdapterConfig(48, hidden=4)), tmp_path / 'wide')
+    for load in (
+        lambda: load_model(directory, adapter=tmp_path / 'wide'),
+        lambda: load_model(shutil.copytree(tmp_path / 'wide', directory, dirs_exist_ok=True)),
+    ):
+        message = refusal(load)
+        assert '4 levels of 48 channels, the backbone gives 4 of 24' in message
+        assert 'take an adapter trained for this backbone' in message
+        assert str(tmp_path) in message
+
+
+def test_an_absent_adapter_is_refused(directory, tmp_path):
+    message = refusal(load_model, directory, adapter=tmp_path / 'absent')
+    assert str(tmp_path / 'absent') in message
+    assert "'none'" in message
+    (tmp_path / 'empty').mkdir()
+    message = refusal(load_model, directory, adapter=tmp_path / 'empty')
+    assert str(tmp_path / 'empty' / 'adapter.json') in message
+
+
+# --- malicious files
+
+
+class Payload:
+    """Unpickled without care, it writes a file."""
+
+    def __init__(self, marker) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f'touch "{self.marker}"',)
+
+
+def test_the_payload_is_one(tmp_path):
+    """Else the tests below would show nothing."""
+    torch.save(Payload(tmp_path / 'marker'), tmp_path / 'file')
+    torch.load(tmp_path / 'file', weights_only=False)
+    assert (tmp_path / 'marker').exists()
+
+
+def write_malicious(path, marker, *, raw: bool) -> None:
+    content = {'conv_out.0.bias': Payload(marker)}
+    if raw:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path)
+
+
+@pytest.mark.parametrize('raw', [False, True], ids=['torch', 'pickle'])
+def test_a_published_file_with_code_is_not_run(tmp_path, raw):
+    path = tmp_path / 'best.pth'
+    write_malicious(path, tmp_path / 'marker', raw=raw)
+    message = refusal(load_adapter, path)
+    assert not (tmp_path / 'marker').exists()
+    assert str(path) in message
+    assert 'never run' in message
+    cut_short(path)
+    assert str(path) in refusal(load_adapter, path)
+
+
+@pytest.mark.parametrize('raw', [False, True], ids=['torch', 'pickle'])
+def test_old_weights_with_code_are_not_run(directory, tmp_path, raw):
+    (directory / 'model.safetensors').unlink()
+    path = directory / 'pytorch_model.bin'
+    write_malicious(path, tmp_path / 'marker', raw=raw)
+    message = refusal(load_model, directory)
+    assert not (tmp_path / 'marker').exists()
+    assert str(path) in message
+    assert 'again' in message
+
+
+def test_old_weights_of_tensors_alone_load(directory):
+    tensors = load_file(directory / 'model.safetensors')
+    (directory / 'model.safetensors').unlink()
+    torch.save(tensors, directory / 'pytorch_model.bin')
+    assert torch.equal(depths(load_model(directory)), depths(tiny_smoothdino()))
+
+
+def test_a_config_that_brings_code_is_not_run(directory, tmp_path, monkeypatch):
+    """Nor asked about: nobody sits at a robot's terminal."""
+    (directory / 'configuration_evil.py').write_text(
+        'from pathlib import Path\n'
+        'from transformers import PretrainedConfig\n'
+        f'Path({str(tmp_path / "marker")!r}).touch()\n'
+        'class EvilConfig(PretrainedConfig):\n'
+        "    model_type = 'evil'\n"
+    )
+    config = {'model_type': 'evil', 'auto_map': {'AutoConfig': 'configuration_evil.EvilConfig'}}
+    (directory / 'config.json').write_text(json.dumps(config))
+    monkeypatch.setattr('builtins.input', lambda *_: 'y')
+    message = refusal(load_model, directory)
+    assert not (tmp_path / 'marker').exists()
+    assert str(directory / 'config.json') in message
+
+
+# --- models that are not here
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+
+
+def test_a_model_that_is_not_cached_says_how_to_get_it_offline(empty_cache, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    message = refusal(load_model, 'facebook/dpt-dinov2-small-nyu')
+    assert "model 'facebook/dpt-dinov2-small-nyu' is not in the local cache" in message
+    assert 'HF_HUB_OFFLINE is set: unset it' in message
+    assert "'smoothdino download facebook/dpt-dinov2-small-nyu'" in message
+
+
+def test_a_model_that_cannot_be_downloaded_says_so_soon(tmp_path):
+    """In its own process, with a hub that nobody answers for."""
+    code = (
+        'from smoothdino_model.weights.checkpoint import CheckpointError, download_model\n'
+        'import time\n'
+        'begin = time.monotonic()\n'
+        'try:\n'
+        "    download_model('somebody/something')\n"
+        'except CheckpointError as error:\n'
+        '    print(time.monotonic() - begin, error)\n'
+    )
+    environment = os.environ | {
+        'HF_ENDPOINT': 'http://127.0.0.1:9',  # the discard port: refused at once
+        'HF_HUB_OFFLINE': '0',
+        'HF_HOME': str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    waited_s, message = done.stdout.split(maxsplit=1)
+    assert float(waited_s) < 5
+    assert "model 'somebody/something' is not in the local cache and could not" in message
+    assert "'smoothdino download somebody/something'" in message
+    assert 'Retrying' not in done.stderr
+
+
+def test_a_cached_model_needs_no_network(tmp_path, tiny_model_dir, monkeypatch):
+    snapshot = tmp_path / 'hub' / 'models--somebody--something' / 'snapshots' / ('0' * 40)
+    shutil.copytree(tiny_model_dir, snapshot)
+    references = snapshot.parents[1] / 'refs'
+    references.mkdir()
+    (references / 'main').write_text('0' * 40)
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    assert resolve_model('somebody/something') == snapshot
+    assert load_model('somebody/something').adapter is not None
+
+
+@pytest.mark.parametrize('name', ['no-such-model', 'a/b/c', './absent', '/absent/model', ''])
+def test_a_name_that_can_be_nothing_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refusal(load_model, name)
+    assert repr(name) in message or str(tmp_path) in message or 'holds no config.json' in message
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path):
+    message = refusal(load_model, tmp_path)
+    assert message.startswith(f'{tmp_path} holds no config.json')

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime gives what PyTorch gives: depth and state, over streams, from exported files."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.made_recordings import pictures, write_folder
+from test_engine import assert_close, batch, by_the_library, relative_error
+
+from smoothdino_model.cli.main import main
+from smoothdino_model.engines.choice import make_engine
+from smoothdino_model.engines.onnx_export import FILE_NAME
+from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
+from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
+from smoothdino_model.room.sample_room import SampleRoom
+from smoothdino_model.weights.checkpoint import load_model
+
+onnxruntime = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnx')
+pytest.importorskip('onnxscript')
+
+# An export takes half a minute of a slow core, and more on one that others use.
+pytestmark = pytest.mark.timeout(1200)
+CPU = torch.device('cpu')
+PERIOD_NS = 33_333_333
+HEIGHT, WIDTH = 48, 64  # the size of made_recordings.pictures
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+    """The user's cache, one for all of these tests."""
+    folder = tmp_path_factory.mktemp('cache')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(folder))
+        yield folder / 'smoothdino' / 'onnx'
+
+
+def clip(n_frames: int, seed: int = 0) -> list[CameraFrame]:
+    room = SampleRoom(seed, height=HEIGHT, width=WIDTH)
+    return [CameraFrame(room.frame(i).rgb, 10**18 + i * PERIOD_NS) for i in range(n_frames)]
+
+
+def as_batch(*frames: CameraFrame) -> torch.Tensor:
+    return torch.from_numpy(np.stack([frame.rgb for frame in frames]))
+
+
+def assert_same(came: dict[str, DepthResult], expected: dict[str, DepthResult]) -> None:
+    assert list(came) == list(expected)
+    for camera, result in came.items():
+        other = expected[camera]
+        assert result.reset == other.reset
+        assert result.shift_px == pytest.approx(other.shift_px, abs=1e-3)
+        assert result.confidence == pytest.approx(other.confidence, abs=1e-4)
+        assert_close(torch.from_numpy(result.depth_m), torch.from_numpy(other.depth_m))
+
+
+def pipelines(model_dir: Path) -> tuple[DepthPipeline, DepthPipeline]:
+    by_onnx, by_torch = (
+        DepthPipeline.from_pretrained(model_dir, engine=engine, device='cpu', precision='fp32')
+        for engine in ('onnxruntime', 'torch')
+    )
+    assert (by_onnx.engine, by_onnx.precision) == ('onnxruntime', 'fp32')
+    return by_onnx, by_torch
+
+
+@torch.inference_mode()
+def test_state_and_depth_are_torchs_over_a_stream_that_cameras_join(cache, tiny_model_dir):
+    """The second camera comes at the third frame, the first one starts afresh at the fifth."""
+    engines = [
+        make_engine(
+            load_model(tiny_model_dir), engine=one, device=CPU, precision='fp32', temporal=True
+        )
+        for one in ('onnxruntime', 'torch')
+    ]
+    a, b = clip(8), clip(8, seed=1)
+    states: list[TemporalState | None] = [None, None]
+    for i in range(8):
+        rgb = as_batch(a[i]) if i < 2 else as_batch(a[i], b[i])
+        depths_m = []
+        for k, engine in enumerate(engines):
+            state = states[k]
+            if i == 2:
+                state = TemporalState.join([state, None])
+            elif i == 4 and state is not None:
+                state = replace(state, valid=torch.tensor([False, True]))
+            depth_m, states[k] = engine(rgb, state)
+            depths_m.append(depth_m)
+        assert_close(*depths_m)
+        assert depths_m[1].std() > 0.01
+        for came, expected in zip(states[0].tensors, states[1].tensors, strict=True):
+            assert_close(came, expected)
+        alone_m, _ = engines[0](rgb, None)
+        assert torch.allclose(alone_m[0], depths_m[0][0], atol=1e-3) == (i in (0, 4))
+
+
+def test_pipelines_agree_over_resets_gaps_and_cameras(cache, tiny_model_dir):
+    by_onnx, by_torch = pipelines(tiny_model_dir)
+    a, b = clip(8), clip(8, seed=1)
+    for i in range(8):
+        frames = {'a': a[i]} | ({'b': b[i]} if i > 1 else {})
+        if i == 3:
+            by_onnx.reset('a')
+            by_torch.reset('a')
+        if i == 5:
+            frames['b'] = replace(b[i], frame_id='moved')
+        if i == 6:
+            late = {name: f.stamp_ns + 3 * 10**9 for name, f in frames.items()}
+            frames = {name: replace(f, stamp_ns=late[name]) for name, f in frames.items()}
+        assert_same(by_onnx.step(frames), by_torch.step(frames))
+
+
+def test_a_network_is_exported_once(cache, tiny_model_dir):
+    pipelines(tiny_model_dir)[0].warm_up(HEIGHT, WIDTH)
+    files = {path: path.stat().st_mtime_ns for path in cache.rglob('*')}
+    assert [path.name for path in files if path.is_file()] == [FILE_NAME]
+    pipelines(tiny_model_dir)[0].warm_up(HEIGHT, WIDTH, cameras=3)
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob('*')} == files
+
+
+def test_infer_by_onnxruntime_writes_the_depth_of_torch(cache, tiny_model_dir, tmp_path):
+    folder = write_folder(tmp_path / 'in', pictures(4))
+    for engine in ('onnxruntime', 'torch'):
+        command = ['infer', folder, '--output', tmp_path / engine, '--model', tiny_model_dir]
+        command += ['--device', 'cpu', '--precision', 'fp32', '--engine', engine]
+        assert main([*map(str, command)]) == 0
+        summary = json.loads((tmp_path / engine / 'summary.json').read_text())
+        assert (summary['engine'], summary['frames']) == (engine, 4)
+    names = [path.name for path in (tmp_path / 'torch').glob('*.npy')]
+    assert len(names) == 4
+    for name in names:
+        came, expected = (
+            torch.from_numpy(np.load(tmp_path / engine / name))
+            for engine in ('onnxruntime', 'torch')
+        )
+        assert_close(came, expected)
+
+
+class Exported:
+    """A file run by what stands in its documentation, without the package's engine."""
+
+    def __init__(self, path: Path) -> None:
+        self.session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+        self.metadata = self.session.get_modelmeta().custom_metadata_map
+        self.levels = [o.name for o in self.session.get_outputs() if o.name != 'depth_m']
+        self.previous: list[np.ndarray] | None = None
+
+    def __call__(
+        self, pixels: np.ndarray, shift_patches: np.ndarray, confidence: np.ndarray
+    ) -> np.ndarray:
+        named = {i.name: i.shape for i in self.session.get_inputs()}
+        first = self.previous is None
+        previous = self.previous or [
+            np.zeros((1, *named[name.replace('features', 'previous')][1:]), np.float32)
+            for name in self.levels
+        ]
+        inputs = {
+            'pixels': pixels,
+            'shift_patches': shift_patches,
+            'confidence': confidence,
+            'valid': np.array([not first]),
+            **{f'previous_{i}': level for i, level in enumerate(previous)},
+        }
+        fed = {name: inputs[name] for name in named}
+        depth_m, *self.previous = self.session.run(['depth_m', *self.levels], fed)
+        return depth_m
+
+
+@torch.inference_mode()
+def test_the_exported_bundled_model_is_the_librarys_over_a_stream(tmp_path, capsys):
+    """At the bundled model's own size, run by ONNX Runtime alone."""
+    output = tmp_path / 'exported'
+    assert main(['export', 'sample-room', '--output', str(output), '--size', '112x154']) == 0
+    assert str(output / FILE_NAME) in capsys.readouterr().out
+    exported = Exported(output / FILE_NAME)
+    assert json.loads(exported.metadata['frame_size']) == [112, 154]
+    mean, std = (np.array(json.loads(exported.metadata[name])) for name in ('mean', 'std'))
+
+    model: SmoothDino = load_model('sample-room')
+    room = SampleRoom(1_000_000, height=112, width=154)
+    state = None
+    for i in range(5):
+        rgb = room.frame(i).rgb
+        pixels = ((rgb - mean) / std).astype(np.float32).transpose(2, 0, 1)[None]
+        expected_m, state = by_the_library(model, batch(rgb), state)
+        shift_patches = (state.shift_px / model.backbone.patch).numpy()
+        came_m = torch.from_numpy(exported(pixels, shift_patches, state.confidence.numpy()))
+        assert expected_m.std() > 0.1
+        assert expected_m.min() > 0.1
+        assert relative_error(came_m, expected_m) < 1e-4
+        for level, expected in zip(exported.previous, state.features.levels, strict=True):
+            assert_close(torch.from_numpy(level), expected)
+
+
+def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path, tiny_model_dir, capsys):
+    full = tmp_path / 'full'
+    full.mkdir()
+    (full / 'mine').write_text('kept')
+    for options, said in (
+        (['--output', full], 'a folder with something in it: expected a new name'),
+        (['--output', tmp_path / 'a', '--size', '480'], 'expected HEIGHTxWIDTH such as 480x640'),
+        (['--output', tmp_path / 'a', '--precision', 'bf16'], 'expected fp32 or fp16, got'),
+    ):
+        assert main(['export', str(tiny_model_dir), *map(str, options)]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert said in line
+    assert [path.name for path in tmp_path.rglob('*')] == ['full', 'mine']

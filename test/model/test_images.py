@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw and compressed bytes become the colours and distances they stand for."""
+
+import array
+import contextlib
+import time
+
+import cv2
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from smoothdino_model.recordings.images import (
+    MAX_PIXELS,
+    UnsupportedEncoding,
+    depth_m_from_bytes,
+    rgb_from_bytes,
+    rgb_from_compressed,
+)
+
+COLORS = np.array(  # (2, 3, 3) RGB
+    [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200, 100, 50], [255, 255, 255]]],
+    np.uint8,
+)
+GRAY = np.array([[0, 1, 127], [128, 254, 255]], np.uint8)
+ALPHA = np.full((2, 3, 1), 7, np.uint8)
+PACKED = {
+    'rgb8': COLORS,
+    'bgr8': COLORS[..., ::-1],
+    '8UC3': COLORS[..., ::-1],
+    'rgba8': np.concatenate([COLORS, ALPHA], 2),
+    'bgra8': np.concatenate([COLORS[..., ::-1], ALPHA], 2),
+    'mono8': GRAY,
+    '8UC1': GRAY,
+}
+BAYER = {'rggb': 'RGGB', 'bggr': 'BGGR', 'gbrg': 'GBRG', 'grbg': 'GRBG'}
+
+
+def fields(rows: np.ndarray, padding: int = 0) -> dict:
+    """The fields of an Image message from (H, W[, C]) values, padding bytes after each row."""
+    height, width = rows.shape[:2]
+    packed = np.ascontiguousarray(rows).view(np.uint8).reshape(height, -1)
+    padded = np.pad(packed, ((0, 0), (0, padding)), constant_values=99)
+    big = rows.dtype.byteorder == '>'
+    shape = {'height': height, 'width': width, 'step': padded.shape[1], 'is_bigendian': big}
+    return {'data': padded.tobytes(), **shape}
+
+
+@pytest.mark.parametrize('padding', [0, 1, 13])
+@pytest.mark.parametrize('encoding', PACKED)
+def test_packed_encodings_give_their_colours(encoding, padding):
+    rgb = rgb_from_bytes(encoding=encoding, **fields(PACKED[encoding], padding))
+    expected = COLORS if PACKED[encoding].ndim == 3 else np.repeat(GRAY[..., None], 3, 2)
+    np.testing.assert_array_equal(rgb, expected)
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.c_contiguous
+    assert rgb.flags.writeable
+
+
+@pytest.mark.parametrize('order', ['<u2', '>u2'])
+def test_mono16_keeps_the_high_byte_in_both_byte_orders(order):
+    values = np.array([[0, 255, 256], [0x1234, 0xFF00, 0xFFFF]], order)
+    rgb = rgb_from_bytes(encoding='mono16', **fields(values, 2))
+    for channel in range(3):
+        np.testing.assert_array_equal(rgb[..., channel], [[0, 0, 1], [0x12, 255, 255]])
+
+
+@pytest.mark.parametrize('encoding', ['yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv'])
+def test_yuv422_gives_the_colours_of_bt601(encoding):
+    colours = {(81, 90, 240): (255, 0, 0), (145, 54, 34): (0, 255, 0), (41, 240, 110): (0, 0, 255)}
+    yuv = [[y, u, y, v] if 'y2' in encoding or encoding == 'yuyv' else [u, y, v, y]
+           for y, u, v in colours]  # fmt: skip
+    rows = np.array([np.ravel(yuv)] * 2, np.uint8).reshape(2, 6, 2)
+    rgb = rgb_from_bytes(encoding=encoding, **fields(rows, 4))
+    expected = np.repeat(np.array(list(colours.values())), 2, 0)
+    np.testing.assert_allclose(rgb[0].astype(int), expected, atol=3)
+    np.testing.assert_array_equal(rgb[0], rgb[1])
+
+
+@pytest.mark.parametrize('pattern', BAYER)
+def test_bayer_patterns_give_the_colour_of_the_mosaic(pattern):
+    colour = {'R': 200, 'G': 120, 'B': 30}
+    first, second, third, fourth = (colour[letter] for letter in BAYER[pattern])
+    mosaic = np.tile(np.array([[first, second], [third, fourth]], np.uint8), (4, 5))
+    rgb = rgb_from_bytes(encoding=f'bayer_{pattern}8', **fields(mosaic, 3))
+    assert rgb.shape == (8, 10, 3)
+    np.testing.assert_array_equal(rgb, np.broadcast_to([200, 120, 30], rgb.shape))
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        bytes,
+        bytearray,
+        memoryview,
+        lambda b: array.array('B', b),
+        lambda b: np.array(list(b), 'u1'),
+    ],
+)
+def test_every_kind_of_buffer_is_read_and_none_is_shared(wrap):
+    given = fields(COLORS)
+    given['data'] = wrap(given['data'])
+    rgb = rgb_from_bytes(encoding='rgb8', **given)
+    np.testing.assert_array_equal(rgb, COLORS)
+    rgb[:] = 0
+    np.testing.assert_array_equal(rgb_from_bytes(encoding='rgb8', **given), COLORS)
+
+
+def test_the_padding_of_the_last_row_may_be_missing():
+    given = fields(COLORS, 5)
+    given['data'] = given['data'][:-5]
+    np.testing.assert_array_equal(rgb_from_bytes(encoding='rgb8', **given), COLORS)
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        {'height': 0},
+        {'width': 0},
+        {'height': -2},
+        {'width': 3.5},
+        {'height': 2**31, 'width': 2**31, 'step': 3 * 2**31},
+        {'height': 10**30},
+        {'step': 0},
+        {'step': 8},
+        {'step': 10},
+        {'data': b''},
+        {'data': fields(COLORS)['data'][:-1]},
+        {'data': fields(COLORS)['data'] + b'x'},
+        {'data': [1, 2, 3]},
+        {'data': None},
+        {'data': np.zeros((4, 18), np.uint8)[::2]},
+    ],
+    ids=str,
+)
+def test_fields_that_contradict_each_other_are_refused_in_words(wrong):
+    with pytest.raises(ValueError, match=r'expected .*, got '):
+        rgb_from_bytes(**{'encoding': 'rgb8', **fields(COLORS), **wrong})
+
+
+def test_a_step_shorter_than_a_row_is_named():
+    with pytest.raises(ValueError, match='expected a step of at least 9 bytes for 3 pixels'):
+        rgb_from_bytes(**{'encoding': 'rgb8', **fields(COLORS), 'step': 8})
+
+
+def test_sizes_that_a_conversion_cannot_take_are_refused():
+    with pytest.raises(ValueError, match='even width'):
+        rgb_from_bytes(encoding='yuv422', **fields(np.zeros((2, 3, 2), np.uint8)))
+    with pytest.raises(ValueError, match='3x3'):
+        rgb_from_bytes(encoding='bayer_rggb8', **fields(np.zeros((2, 2), np.uint8)))
+
+
+@pytest.mark.parametrize('read', [rgb_from_bytes, depth_m_from_bytes])
+def test_an_unknown_encoding_is_named_beside_the_known_ones(read):
+    known = 'mono8' if read is rgb_from_bytes else '16UC1'
+    for encoding in ('h264', '', None, ['rgb8']):
+        with pytest.raises(UnsupportedEncoding, match=known):
+            read(encoding=encoding, **fields(COLORS))
+
+
+COUNTS = st.one_of(
+    st.integers(-2, 40), st.integers(), st.floats(), st.none(), st.sampled_from([2**31, 2**63])
+)
+
+
+@hypothesis.settings(deadline=None, max_examples=400)
+@hypothesis.given(
+    st.one_of(st.binary(max_size=400), st.none(), st.text(max_size=3)),
+    st.sampled_from([*PACKED, 'mono16', 'yuv422', 'yuyv', 'bayer_rggb8', '32FC1', '16UC1', 'x']),
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    st.one_of(st.booleans(), st.integers(0, 255)),
+)
+def test_no_field_gives_anything_but_a_picture_or_a_valueerror(data, encoding, h, w, step, big):
+    for read in (rgb_from_bytes, depth_m_from_bytes):
+        try:
+            got = read(data, encoding=encoding, height=h, width=w, step=step, is_bigendian=big)
+        except ValueError:
+            continue
+        assert got.shape[:2] == (h, w)
+
+
+@pytest.mark.parametrize('order', ['<', '>'])
+def test_depth_is_metres_with_nan_where_nothing_was_measured(order):
+    metres = np.array([[0.5, 0, -1, 10], [np.nan, np.inf, -np.inf, 3]], order + 'f4')
+    depth_m = depth_m_from_bytes(encoding='32FC1', **fields(metres, 6))
+    nan = np.nan
+    np.testing.assert_array_equal(depth_m, [[0.5, nan, nan, 10], [nan, nan, nan, 3]])
+    millimetres = np.array([[0, 1], [1500, 65535]], order + 'u2')
+    depth_m = depth_m_from_bytes(encoding='16UC1', **fields(millimetres, 1))
+    np.testing.assert_allclose(depth_m, [[nan, 0.001], [1.5, 65.535]], rtol=1e-6)
+    assert depth_m.dtype == np.float32
+
+
+def picture(height=48, width=64):
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // width, y * 255 // height, 0 * x + 60], 2).astype(np.uint8)
+
+
+def test_jpeg_and_png_give_the_picture_whatever_their_channels():
+    rgb = picture()
+    bgr, gray = rgb[..., ::-1], rgb[..., 0]
+    alpha = np.dstack([bgr, np.zeros_like(gray)])
+    for pixels in (bgr, alpha):
+        png = cv2.imencode('.png', pixels)[1].tobytes()
+        np.testing.assert_array_equal(rgb_from_compressed(png), rgb)
+    jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, 98])[1]
+    np.testing.assert_allclose(rgb_from_compressed(jpeg).astype(int), rgb, atol=12)
+    grey_png = cv2.imencode('.png', gray)[1]
+    np.testing.assert_array_equal(rgb_from_compressed(grey_png), np.dstack([gray] * 3))
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+@pytest.mark.parametrize('keep', [0, 1, 3, 20, 0.5, 0.95])
+def test_a_broken_picture_is_refused_in_words(extension, keep):
+    whole = cv2.imencode(extension, picture())[1].tobytes()
+    size = keep if isinstance(keep, int) else int(len(whole) * keep)
+    with pytest.raises(ValueError, match='expected a whole'):
+        rgb_from_compressed(whole[:size])
+
+
+def test_a_picture_that_claims_too_many_pixels_is_refused_before_decoding():
+    png = bytearray(cv2.imencode('.png', picture())[1].tobytes())
+    png[16:24] = (20_000).to_bytes(4, 'big') * 2
+    jpeg = bytearray(cv2.imencode('.jpg', picture())[1].tobytes())
+    frame = jpeg.find(b'\xff\xc0')
+    jpeg[frame + 5 : frame + 9] = (50_000).to_bytes(2, 'big') * 2
+    for data in (png, jpeg):
+        with pytest.raises(ValueError, match=f'at most {MAX_PIXELS} pixels'):
+            rgb_from_compressed(data)
+
+
+@hypothesis.settings(deadline=None, max_examples=300)
+@hypothesis.given(
+    st.binary(max_size=60), st.sampled_from([b'', b'\xff\xd8', b'\x89PNG\r\n\x1a\n'])
+)
+def test_no_bytes_give_anything_but_a_picture_or_a_valueerror(data, start):
+    with contextlib.suppress(ValueError):
+        assert rgb_from_compressed(start + data).ndim == 3
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8'])
+def test_a_full_hd_frame_takes_a_copy_and_no_more(encoding):
+    given = fields(np.zeros((1080, 1920, 3), np.uint8))
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        rgb_from_bytes(encoding=encoding, **given)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.03

@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras of one node over DDS: of other sizes and rates, uncalibrated, absent, mistaken."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+from test_depth_node import Observer, Process, dds, depth_m, stamp_ns  # noqa: F401
+from test_point_cloud import points_of
+
+from smoothdino_model.recordings.images import image_fields, rgb_from_bytes
+from smoothdino_model.room.sample_room import NYU_FOCAL
+from smoothdino_ros.camera import Camera
+from smoothdino_ros.depth_colors import depth_colors
+from smoothdino_ros.inference_worker import Waiting
+from smoothdino_ros.parameters import NodeParameters
+
+CAMERAS = {'front': (64, 48, 10.0), 'rear': (112, 70, 1.0)}  # width, height, Hz
+
+
+def camera_process(log, name: str) -> Process:
+    width, height, rate_hz = CAMERAS[name]
+    values = {
+        'width': width,
+        'height': height,
+        'rate_hz': rate_hz,
+        'focal_px': 1.5 * NYU_FOCAL * width,
+        'frame_id': f'{name}_optical',
+    }
+    arguments = [word for key, value in values.items() for word in ('-p', f'{key}:={value}')]
+    for topic in ('image', 'camera_info'):
+        arguments += ['-r', f'{topic}:=/{name}/{topic}']
+    arguments += ['-r', f'__node:={name}_camera']
+    return Process(log, '-m', 'smoothdino_ros.demo.sample_camera', '--ros-args', *arguments)
+
+
+class Viewer(Observer):
+    """Sees all outputs of the front camera, and the depth of the rear one."""
+
+    def __init__(self) -> None:
+        super().__init__(prefix='front/')
+        self.points: list[PointCloud2] = []
+        self.colors: list[Image] = []
+        self.rear: list[Image] = []
+        for kind, topic, received in (
+            (PointCloud2, 'front/depth/points', self.points),
+            (Image, 'front/depth/image_color', self.colors),
+            (Image, 'rear/depth/image', self.rear),
+        ):
+            self.node.create_subscription(kind, topic, received.append, 20)
+        # What cannot match: an image of another type, and QoS at either end.
+        self.node.create_publisher(CompressedImage, 'mistaken/image', 5)
+        best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.node.create_publisher(CameraInfo, 'mistaken/camera_info', best_effort)
+        latched = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.node.create_subscription(Image, 'lost/depth/image', lambda _: None, latched)
+
+    def forget(self) -> None:
+        for received in (self.reliable, self.infos, self.points, self.colors, self.rear):
+            received.clear()
+
+    def status(self, name: str) -> tuple[bytes, str, dict[str, str]]:
+        """Level, message and values of the next diagnostics of a camera, or of the node."""
+        self.diagnostics.clear()
+        assert self.wait_for(lambda: self.diagnostics)
+        (one,) = [s for s in self.diagnostics[-1].status if s.name == f'depth: {name}']
+        return one.level, one.message, {pair.key: pair.value for pair in one.values}
+
+    def until_status(self, name: str, condition) -> bool:
+        return self.wait_for(lambda: condition(*self.status(name)), 30)
+
+
+@pytest.fixture(scope='module')
+def node(tiny_model_dir, tmp_path_factory, dds):  # noqa: F811
+    process = Process(
+        tmp_path_factory.mktemp('node') / 'log.txt',
+        *('-m', 'smoothdino_ros.depth_node', '--ros-args'),
+        *('-p', f'model:={tiny_model_dir}', '-p', 'max_depth_m:=1000'),
+        *('-p', 'cameras:=[front, rear, lost, mistaken, strange, late]'),
+        *('-p', 'diagnostics_period_s:=0.5'),
+        *('-p', 'qos_overrides./mistaken/camera_info.subscription.reliability:=reliable'),
+    )
+    yield process
+    process.end(signal.SIGTERM)
+    assert 'Traceback' not in process.words()
+
+
+@pytest.fixture(scope='module')
+def viewer(node):
+    one = Viewer()
+    assert one.wait_for(lambda: one.state() == 'active', 60), node.words()
+    yield one
+    one.node.destroy_node()
+
+
+@pytest.fixture(scope='module')
+def cameras(viewer, tmp_path_factory):
+    logs = tmp_path_factory.mktemp('cameras')
+    running = {name: camera_process(logs / name, name) for name in CAMERAS}
+    assert viewer.wait_for(lambda: viewer.reliable and viewer.rear, 60), [
+        one.words() for one in running.values()
+    ]
+    yield running
+    for one in running.values():
+        one.end(signal.SIGKILL)
+
+
+def test_a_slow_camera_holds_up_no_fast_one(viewer, cameras):
+    viewer.forget()
+    assert viewer.wait_for(lambda: len(viewer.rear) >= 3, 30)
+    assert len(viewer.reliable) >= 3 * len(viewer.rear)
+    assert {(one.width, one.height) for one in viewer.reliable} == {(64, 48)}
+    assert {(one.width, one.height) for one in viewer.rear} == {(112, 70)}
+    assert {one.header.frame_id for one in viewer.rear} == {'rear_optical'}
+
+
+def test_every_output_of_a_frame_is_in_step(viewer, cameras):
+    viewer.forget()
+    assert viewer.wait_for(lambda: min(len(viewer.points), len(viewer.colors)) >= 5, 30)
+    viewer.wait_for(lambda: False, 0.3)
+    depths = {stamp_ns(one): depth_m(one) for one in viewer.reliable}
+    infos = {stamp_ns(one): one for one in viewer.infos}
+    clouds = {stamp_ns(one): one for one in viewer.points}
+    colors = {stamp_ns(one): one for one in viewer.colors}
+    stamps_ns = sorted(depths)[1:-1]  # the first and the last may be cut by forgetting
+    assert set(stamps_ns) <= set(infos)
+    assert set(stamps_ns) <= set(clouds)
+    assert set(stamps_ns) <= set(colors)
+    for at in stamps_ns:
+        focal_px = infos[at].k[0]
+        assert np.isclose(focal_px, 1.5 * NYU_FOCAL * 64)
+        xyz, _ = points_of(clouds[at])
+        known = np.isfinite(depths[at])
+        assert known.any()
+        np.testing.assert_array_equal(np.isfinite(xyz[..., 2]), known)
+        np.testing.assert_array_equal(xyz[known, 2], depths[at][known])
+        column = xyz[known, 0] / xyz[known, 2] * focal_px + infos[at].k[2]
+        np.testing.assert_allclose(column, np.nonzero(known)[1], atol=1e-3)
+        painted = colors[at]
+        rgb = rgb_from_bytes(**image_fields(painted))
+        expected = depth_colors(depths[at], min_depth_m=0.1, max_depth_m=1000.0)
+        np.testing.assert_array_equal(rgb, expected)
+        assert {one.header.frame_id for one in (clouds[at], painted, infos[at])} == {
+            'front_optical'
+        }
+
+
+def test_outputs_change_while_the_stream_runs(viewer, cameras):
+    assert not viewer.set(points_stride=4, publish_color=False)
+    viewer.forget()
+    assert viewer.wait_for(lambda: viewer.points and viewer.points[-1].width == 16)
+    assert viewer.points[-1].height == 12
+    assert 'points_stride' in viewer.set(points_stride=0)
+    assert not viewer.set(publish_points=False)
+    viewer.wait_for(lambda: False, 0.5)
+    viewer.forget()
+    assert viewer.wait_for(lambda: len(viewer.reliable) >= 3)
+    assert not viewer.points
+    assert not viewer.colors
+    assert not viewer.set(points_stride=1, publish_points=True, publish_color=True)
+    assert viewer.wait_for(lambda: viewer.points and viewer.colors)
+
+
+def test_the_focal_length_is_corrected_and_told_of(viewer, cameras):
+    scale = 'focal length scale'
+    wide = 1.5 / (48 / 64 * 4 / 3) ** 0.5
+    assert viewer.until_status('front', lambda *s: np.isclose(float(s[2][scale]), wide, atol=1e-3))
+    assert not viewer.set(focal_correction=False)
+    assert viewer.until_status('front', lambda *s: s[2][scale] == '1.000')
+    assert not viewer.set(focal_correction=True)
+    assert viewer.until_status('front', lambda level, _, values: values[scale] != '1.000')
+
+
+def test_what_is_overdue_is_dropped_and_told_of(node, viewer, cameras):
+    assert not viewer.set(max_latency_s=1e-6)
+    assert viewer.until_status('front', lambda level, *_: level == DiagnosticStatus.ERROR)
+    viewer.forget()
+    _, message, before = viewer.status('front')
+    assert 'overdue' in message
+    assert viewer.until_status('front', lambda *s: int(s[2]['overdue']) > int(before['overdue']))
+    assert not viewer.reliable
+    assert 'max_latency_s' in node.words()
+    assert not viewer.set(max_latency_s=0)
+    assert viewer.wait_for(lambda: viewer.reliable)
+
+
+def test_a_camera_that_is_wrong_says_so_once_and_is_answered(node, viewer, cameras):
+    """Uncalibrated and distorted; then with a K, from then on with points and the right scale."""
+    images = viewer.node.create_publisher(Image, 'strange/image', 5)
+    infos = viewer.node.create_publisher(CameraInfo, 'strange/camera_info', 5)
+    answers: list[Image] = []
+    viewer.node.create_subscription(Image, 'strange/depth/image', answers.append, 20)
+    viewer.wait_for(lambda: images.get_subscription_count() and infos.get_subscription_count())
+    viewer.wait_for(lambda: False, 0.5)
+    image = Image(height=48, width=64, encoding='rgb8', step=192, data=bytes(range(192)) * 48)
+    info = CameraInfo(height=48, width=64, distortion_model='plumb_bob', d=[0.1, 0.0, 0.0, 0, 0])
+    for i in range(4):
+        image.header.stamp.sec = i
+        infos.publish(info)
+        viewer.wait_for(lambda: False, 0.1)
+        images.publish(image)
+        assert viewer.wait_for(lambda i=i: answers and answers[-1].header.stamp.sec == i)
+    said = node.words()
+    assert said.count('strange: Depth is not scaled by the focal length') == 1
+    assert said.count('image_rect') == 1
+    level, message, _ = viewer.status('strange')
+    assert (level, 'not calibrated' in message) in (
+        (DiagnosticStatus.WARN, True),
+        (DiagnosticStatus.STALE, False),  # on a machine so slow that this comes three seconds late
+    )
+
+
+def test_an_image_waits_for_the_first_camera_info(viewer, cameras):
+    images = viewer.node.create_publisher(Image, 'late/image', 5)
+    infos = viewer.node.create_publisher(CameraInfo, 'late/camera_info', 5)
+    answers: list[Image] = []
+    viewer.node.create_subscription(Image, 'late/depth/image', answers.append, 20)
+    assert viewer.wait_for(
+        lambda: images.get_subscription_count() and infos.get_subscription_count()
+    )
+    viewer.wait_for(lambda: False, 0.5)
+    image, info = picture_and_info(stamp_s=1, focal_px=100.0)
+    images.publish(image)
+    viewer.wait_for(lambda: False, 0.2)
+    infos.publish(info)
+    assert viewer.wait_for(lambda: answers)
+    _, _, values = viewer.status('late')
+    wanted = 100.0 / 64 / NYU_FOCAL / (48 / 64 * 4 / 3) ** 0.5
+    assert np.isclose(float(values['focal length scale']), wanted, atol=1e-3)
+    assert (values['received'], values['answered']) == ('1', '1')
+
+
+def test_what_keeps_a_topic_silent_is_said_once(node, viewer, cameras):
+    def said(*words: str) -> bool:
+        return any(all(word in line for word in words) for line in node.words().splitlines())
+
+    assert viewer.wait_for(lambda: said('QoS mismatch on /mistaken/camera_info', 'reliability'))
+    assert viewer.wait_for(lambda: said('QoS mismatch on /lost/depth/image', 'durability'))
+    assert viewer.wait_for(lambda: said('come on /lost/image', 'no publisher'))
+    assert viewer.wait_for(
+        lambda: said('come on /mistaken/image', 'sends sensor_msgs/msg/CompressedImage')
+    )
+    assert said('come on /mistaken/camera_info', 'does not match')
+    silences = [line for line in node.words().splitlines() if 'Nothing has come on /mista' in line]
+    assert len(silences) == 2
+    assert not any('/front/depth/image' in line for line in silences)  # the node's own
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_camera_in_the_making_ends_quietly(number, viewer, tmp_path):
+    large = ('-r', '__node:=large', '-p', 'width:=700', '-p', 'height:=500')
+    one = Process(
+        tmp_path / 'log', '-m', 'smoothdino_ros.demo.sample_camera', '--ros-args', *large
+    )
+    assert viewer.wait_for(lambda: 'large' in viewer.node.get_node_names(), 60)
+    assert one.end(number) == 0, one.words()
+    assert not one.words()
+
+
+def test_a_dead_camera_is_stale_and_the_other_goes_on(viewer, cameras):
+    cameras['rear'].end(signal.SIGKILL)
+    assert viewer.until_status('rear', lambda level, *_: level == DiagnosticStatus.STALE)
+    viewer.forget()
+    assert viewer.wait_for(lambda: len(viewer.reliable) >= 10)
+    assert not viewer.rear
+    level, message, values = viewer.status('front')
+    assert level == DiagnosticStatus.OK, message
+    assert values['failed'] == '0'
+
+
+def test_a_camera_in_full_stream_ends_quietly(cameras):
+    """The last test of the cameras: the front one ends here."""
+    assert cameras['front'].end(signal.SIGTERM) == 0
+    assert not cameras['front'].words()
+
+
+class CameraHere:
+    """A camera of the node in this process; its callbacks are called as the executor would."""
+
+    def __init__(self) -> None:
+        self.node = LifecycleNode('here')
+        self.taken: list[Image] = []
+        self.camera = Camera(self.node, 'here/')
+        self.camera.subscribe(self.parameters, self.taken.append)
+        calls = {one.topic_name: one.callback for one in self.node.subscriptions}
+        self.on_image, self.on_info = calls['/here/image'], calls['/here/camera_info']
+
+    parameters = NodeParameters()
+
+    def is_ready(self) -> bool:
+        return self.camera.ready(self.parameters)
+
+    def focal_px(self, image: Image) -> float | None:
+        frame = self.camera.frame(Waiting(image, stamp_ns(image), 0.0), self.parameters)
+        return frame.focal and frame.focal * image.width
+
+    def close(self) -> None:
+        self.camera.destroy()
+        self.node.destroy_node()
+
+
+@pytest.fixture
+def here(dds):  # noqa: F811
+    one = CameraHere()
+    yield one
+    one.close()
+
+
+def picture_and_info(stamp_s: int, focal_px: float) -> tuple[Image, CameraInfo]:
+    header = Header(frame_id='camera')
+    header.stamp.sec = stamp_s
+    info = CameraInfo(header=header, height=48, width=64)
+    info.k = [focal_px, 0.0, 32.0, 0.0, focal_px, 24.0, 0.0, 0.0, 1.0]
+    pixels = bytes(range(192)) * 48
+    return Image(header=header, height=48, width=64, encoding='rgb8', step=192, data=pixels), info
+
+
+def test_an_image_is_calibrated_by_the_info_of_its_stamp_though_a_later_one_is_there(here):
+    made = {stamp_s: picture_and_info(stamp_s, 50.0 + stamp_s) for stamp_s in range(6)}
+    for _, info in made.values():
+        here.on_info(info)
+    assert [here.focal_px(image) for image, _ in made.values()] == [50, 51, 52, 53, 54, 55]
+    of_none, _ = picture_and_info(77, 0.0)
+    assert here.focal_px(of_none) == 55  # the latest
+
+
+def test_an_image_without_a_publisher_of_camera_info_waits_for_none(here):
+    here.on_image(picture_and_info(1, 100.0)[0])
+    assert len(here.taken) == 1
+    assert here.is_ready()
+
+
+def test_an_image_waits_for_a_published_camera_info_but_not_for_long(here):
+    publisher = here.node.create_publisher(CameraInfo, 'here/camera_info', 5)
+    while not here.node.count_publishers(publisher.topic_name):
+        time.sleep(0.01)
+    image, info = picture_and_info(1, 100.0)
+    begun_s = time.monotonic()
+    here.on_image(image)
+    assert not here.is_ready()
+    while not here.is_ready():
+        here.on_image(image)  # more of them put it off no further
+        time.sleep(0.01)
+    assert 0.9 < time.monotonic() - begun_s < 5
+    assert here.focal_px(image) is None
+
+    here.camera.unsubscribe()
+    here.camera.subscribe(here.parameters, here.taken.append)  # activated again
+    calls = {one.topic_name: one.callback for one in here.node.subscriptions}
+    calls['/here/image'](image)
+    assert not here.is_ready()
+    calls['/here/camera_info'](info)
+    assert here.is_ready()
+    assert here.focal_px(image) == 100

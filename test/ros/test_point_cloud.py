@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clouds, colours and the pinhole behind them: each is taken back to what it was made of."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (sensor_msgs)')
+
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CameraInfo, PointCloud2, PointField, RegionOfInterest
+from std_msgs.msg import Header
+
+from smoothdino_model.recordings.calibration import depth_camera_info, intrinsics_of, is_distorted
+from smoothdino_model.recordings.frames import Intrinsics
+from smoothdino_ros import depth_colors as colors
+from smoothdino_ros.point_cloud import point_cloud_message
+
+RNG = np.random.default_rng(3)
+PINHOLE = Intrinsics(40.0, 42.0, 23.5, 17.0, 48, 36)
+DEPTH_M = RNG.uniform(0.5, 9.5, (36, 48)).astype(np.float32)
+RGB = RNG.integers(0, 256, (36, 48, 3), dtype=np.uint8)
+RANGE_M = {'min_depth_m': 0.1, 'max_depth_m': 10.0}
+
+
+def cloud(depth_m=DEPTH_M, **options) -> PointCloud2:
+    message = point_cloud_message(depth_m, RGB, PINHOLE, Header(), **RANGE_M, **options)
+    return deserialize_message(serialize_message(message), PointCloud2)
+
+
+def points_of(message: PointCloud2) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) metres and (H, W, 3) colours, read as a stranger would: by the fields."""
+    order = '>' if message.is_bigendian else '<'
+    types = {PointField.FLOAT32: 'f4'}
+    layout = np.dtype(
+        {
+            'names': [f.name for f in message.fields],
+            'formats': [order + types[f.datatype] for f in message.fields],
+            'offsets': [f.offset for f in message.fields],
+            'itemsize': message.point_step,
+        }
+    )
+    assert message.row_step == message.width * message.point_step
+    assert len(message.data) == message.height * message.row_step
+    points = np.frombuffer(message.data, layout).reshape(message.height, message.width)
+    packed = points['rgb'].copy().view(order + 'u4')
+    rgb = np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], axis=-1)
+    # A reader that skips NaN in any field must not skip a colour.
+    assert np.isfinite(points['rgb']).all()
+    return np.stack([points[name] for name in 'xyz'], axis=-1), rgb
+
+
+@pytest.mark.parametrize('stride', [1, 2, 5, 64])
+def test_points_project_back_to_their_pixels(stride):
+    message = cloud(stride=stride)
+    xyz, rgb = points_of(message)
+    np.testing.assert_array_equal(rgb, RGB[::stride, ::stride])
+    np.testing.assert_array_equal(xyz[..., 2], DEPTH_M[::stride, ::stride])
+    u = xyz[..., 0] / xyz[..., 2] * PINHOLE.fx_px + PINHOLE.cx_px
+    v = xyz[..., 1] / xyz[..., 2] * PINHOLE.fy_px + PINHOLE.cy_px
+    rows, columns = np.mgrid[0:36:stride, 0:48:stride]
+    np.testing.assert_allclose(u, columns, atol=1e-4)
+    np.testing.assert_allclose(v, rows, atol=1e-4)
+
+
+def test_what_is_no_depth_is_no_point():
+    depth_m = DEPTH_M.copy()
+    nothing = [np.nan, np.inf, -np.inf, 0.0, -1.0, 0.05, 10.5]
+    depth_m[0, : len(nothing)] = nothing
+    before = depth_m.copy()
+    message = cloud(depth_m)
+    xyz, rgb = points_of(message)
+    assert np.isnan(xyz[0, : len(nothing)]).all()
+    assert np.isfinite(xyz[0, len(nothing) :]).all()
+    assert np.isfinite(xyz[1:]).all()
+    np.testing.assert_array_equal(rgb, RGB)
+    assert not message.is_dense
+    np.testing.assert_array_equal(depth_m, before)
+
+
+def camera_info(**fields) -> CameraInfo:
+    info = CameraInfo(height=480, width=640, distortion_model='plumb_bob', d=[0.0] * 5)
+    info.k = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
+    info.p = [450.0, 0.0, 310.0, -50.0, 0.0, 450.0, 235.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    for name, value in fields.items():
+        setattr(info, name, value)
+    return info
+
+
+def pinhole(info: CameraInfo, height: int, width: int, *, rectified: bool = False):
+    own = depth_camera_info(info, Header(), height=height, width=width)
+    return intrinsics_of(own, height=height, width=width, rectified=rectified)
+
+
+def test_k_is_of_the_picture_and_p_of_a_rectified_one():
+    assert pinhole(camera_info(), 480, 640) == Intrinsics(500, 510, 320, 240, 640, 480)
+    assert pinhole(camera_info(), 480, 640, rectified=True) == (
+        Intrinsics(450, 450, 310, 235, 640, 480)
+    )
+    without_p = camera_info(p=[0.0] * 12)
+    assert pinhole(without_p, 480, 640, rectified=True).fx_px == 500
+
+
+def test_a_resized_a_binned_and_a_cut_out_picture_see_with_the_same_lens():
+    whole, small = pinhole(camera_info(), 480, 640), pinhole(camera_info(), 120, 160)
+    assert dataclasses.astuple(small)[:4] == tuple(v / 4 for v in dataclasses.astuple(whole)[:4])
+    binned = pinhole(camera_info(binning_x=2, binning_y=2), 240, 320)
+    assert dataclasses.astuple(binned)[:4] == (250, 255, 160, 120)
+    part = RegionOfInterest(x_offset=100, y_offset=40, width=320, height=240)
+    cut = pinhole(camera_info(roi=part), 240, 320)
+    assert dataclasses.astuple(cut)[:4] == (500, 510, 220, 200)
+    sizeless = pinhole(camera_info(width=0, height=0), 480, 640)
+    assert sizeless == whole
+
+
+@pytest.mark.parametrize(
+    ('k', 'reason'),
+    [
+        ([0.0] * 9, 'not calibrated'),
+        ([float('nan')] * 9, 'expected a focal length'),
+        ([float('inf'), 0, 320, 0, 500, 240, 0, 0, 1], 'expected a focal length'),
+        ([-500.0, 0, 320, 0, 500, 240, 0, 0, 1], 'expected a focal length'),
+        (
+            [1.0, 0, 0.5, 0, 1.0, 0.5, 0, 0, 1],
+            'expected a focal length',
+        ),  # in units of the picture
+        ([1e308, 0, 320, 0, 1e308, 240, 0, 0, 1], 'expected a focal length'),
+        ([500.0, 0, 1e9, 0, 500, 240, 0, 0, 1], 'expected a principal point'),
+        ([500.0, 0, float('nan'), 0, 500, 240, 0, 0, 1], 'expected a principal point'),
+    ],
+)
+def test_numbers_of_no_camera_are_refused_in_words(k, reason):
+    with pytest.raises(ValueError, match=reason):
+        pinhole(camera_info(k=[float(v) for v in k]), 480, 640)
+
+
+def test_distortion_is_any_number_but_zero():
+    assert not is_distorted(camera_info())
+    assert not is_distorted(camera_info(d=[]))
+    assert not is_distorted(camera_info(d=[float('nan')] * 5))
+    assert is_distorted(camera_info(d=[0.0, 0.0, 1e-3, 0.0, 0.0]))
+
+
+def test_a_depth_has_one_colour_whatever_is_beside_it():
+    alone = colors.depth_colors(np.full((1, 1), 3.0, np.float32), **RANGE_M)
+    beside = colors.depth_colors(np.array([[3.0, 0.2, 9.9]], np.float32), **RANGE_M)
+    np.testing.assert_array_equal(alone[0, 0], beside[0, 0])
+
+
+def test_no_depth_is_black_and_nothing_else_is():
+    nothing = [np.nan, np.inf, -np.inf, 0.0, -1.0, 0.05, 10.5]
+    assert not colors.depth_colors(np.array([nothing], np.float32), **RANGE_M).any()
+    some = np.linspace(0.1, 10, 1000, dtype=np.float32)[None]
+    assert colors.depth_colors(some, **RANGE_M).any(axis=-1).all()
+
+
+def test_nearer_is_brighter_in_even_steps():
+    some = np.linspace(0.1, 10, 33, dtype=np.float32)[None]
+    lab = cv2.cvtColor(colors.depth_colors(some, **RANGE_M), cv2.COLOR_RGB2LAB)
+    lightness = lab[0, :, 0].astype(float)
+    steps = -np.diff(lightness)
+    assert steps.min() > 0
+    assert steps.max() < 2.5 * steps.mean()
+
+
+def test_the_legend_is_made_of_the_same_colours(tmp_path):
+    assert colors.main([str(tmp_path / 'legend.png'), '--min', '1', '--max', '5']) == 0
+    picture = cv2.imread(str(tmp_path / 'legend.png'))[..., ::-1]
+    near, far = colors.depth_colors(
+        np.array([[1.0, 5.0]], np.float32), min_depth_m=1.0, max_depth_m=5.0
+    )[0]
+    row = picture[40]
+    places = [np.flatnonzero((row == color).all(axis=1)).tolist() for color in (near, far)]
+    assert places[0][0] < places[1][-1]
+    with pytest.raises(SystemExit):
+        colors.main([str(tmp_path / 'legend.png'), '--min', '5', '--max', '1'])
