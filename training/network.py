@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Dinov2Config, DPTConfig, DPTForDepthEstimation
+from transformers import Dinov2Config, Dinov2Model, DPTConfig, DPTForDepthEstimation
 
 from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import DepthBackbone, Features
@@ -25,8 +25,13 @@ _LOG_FARTHEST = 3.5  # of the linear decoder: 33 m
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """A DINOv2-shaped DPT to train from nothing."""
+    """A fresh DPT decoder, ``neck`` and ``fusion`` channels wide, on a DINOv2 encoder.
 
+    ``encoder`` is a directory or a Hugging Face id of a ``Dinov2Model``, taken as it is; without
+    one the encoder is a fresh one of ``hidden``, ``layers``, ``heads`` and ``image_size``.
+    """
+
+    encoder: str | None = None
     hidden: int = 192
     layers: int = 6
     heads: int = 3
@@ -62,17 +67,11 @@ def fresh_adapter(size: AdapterSize, backbone: DepthBackbone) -> TemporalAdapter
 
 
 def fresh_network(size: NetworkSize) -> DPTForDepthEstimation:
-    encoder = Dinov2Config(  # type: ignore[call-arg]  # out_indices is there, says its docstring
-        hidden_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        patch_size=14,
-        image_size=size.image_size,
-        out_indices=[math.ceil(size.layers * quarter / 4) for quarter in (1, 2, 3, 4)],
-        apply_layernorm=False,
-        reshape_hidden_states=False,
-        layerscale_value=1.0,  # DINOv2's 1e-5 is for far longer trainings
+    trained = (
+        Dinov2Model.from_pretrained(size.encoder, dtype=torch.float32) if size.encoder else None
     )
+    encoder = trained.config if trained else _fresh_encoder(size)
+    encoder = Dinov2Config.from_dict(encoder.to_dict() | _tapped(encoder.num_hidden_layers))
     network = DPTForDepthEstimation(
         DPTConfig(
             backbone_config=encoder,
@@ -86,7 +85,31 @@ def fresh_network(size: NetworkSize) -> DPTForDepthEstimation:
         )
     )
     _initialise(network)
+    if trained is not None:
+        network.backbone.load_state_dict(trained.state_dict())
     return network
+
+
+def _fresh_encoder(size: NetworkSize) -> Dinov2Config:
+    return Dinov2Config(
+        hidden_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        patch_size=14,
+        image_size=size.image_size,
+        layerscale_value=1.0,  # DINOv2's 1e-5 is for far longer trainings
+    )
+
+
+def _tapped(layers: int) -> dict[str, Any]:
+    """Settings of an encoder whose tokens are taken after each quarter of its layers."""
+    return {
+        'out_features': [f'stage{math.ceil(layers * quarter / 4)}' for quarter in (1, 2, 3, 4)],
+        'out_indices': [math.ceil(layers * quarter / 4) for quarter in (1, 2, 3, 4)],
+        'apply_layernorm': False,
+        'reshape_hidden_states': False,
+        'dtype': 'float32',
+    }
 
 
 class LinearDecoder(nn.Module):

@@ -84,7 +84,7 @@ class Clip:
     """One clip's frames in the order of their numbers; ``find_clips`` makes it.
 
     ``name`` is the folder's path below the root, ``focal`` the focal length over the image width,
-    ``stamps_ns`` None where clip.json has none.
+    ``stamps_ns`` None where clip.json has none. ``rim_px`` pixels at each side are not read.
     """
 
     name: str
@@ -93,6 +93,7 @@ class Clip:
     numbers: tuple[int, ...]
     focal: float
     stamps_ns: tuple[int, ...] | None
+    rim_px: int = 0
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -116,11 +117,12 @@ class Clip:
                 )
             rgbs.append(bgr[..., ::-1])
             depths_m.append(depth_m)
-        stamps_ns = self.stamps_ns
+        stamps_ns, width = self.stamps_ns, rgbs[0].shape[1]
+        inside = slice(self.rim_px, -self.rim_px or None)
         return Window(
-            np.stack(rgbs),
-            np.stack(depths_m),
-            self.focal,
+            np.stack(rgbs)[:, inside, inside],
+            np.stack(depths_m)[:, inside, inside],
+            self.focal * width / (width - 2 * self.rim_px),
             stamps_ns=tuple(stamps_ns[p] for p in positions) if stamps_ns else None,
         )
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import cv2
@@ -14,12 +15,16 @@ from torch.utils.data import DataLoader, Sampler
 from training.data.clips import Clip, find_clips
 from training.data.datasets import ValidationWindows, WindowStream
 from training.data.room import RoomWindows
-from training.data.runs import Run, RunWindows, block_runs, listed_runs, read_list
+from training.data.runs import Run, RunWindows, block_runs, listed_runs, read_list, whole_runs
 
 
 @dataclass(frozen=True)
 class ClipSource:
     """Clips in ``root`` (default: the folder that the environment variable NYU_ROOT names).
+
+    ``root`` may name environment variables ($CLIPS_ROOT). Clips whose names match one of the
+    patterns ``leave_out`` are not read, and ``rim_px`` pixels at each side of the pictures are cut
+    off: those of NYUv2 have a white rim. Without ``validate`` all frames are trained on.
 
     Divided by the split files ``train_list`` and ``val_list``, which may lie in the root, or,
     without them, into blocks, every fifth ``block`` of frames kept from training with a ``margin``
@@ -34,6 +39,9 @@ class ClipSource:
     block: int = 20
     margin: int = 3
     strides: tuple[int, int] | None = None
+    leave_out: tuple[str, ...] = ()
+    rim_px: int = 0
+    validate: bool = True
 
     def __post_init__(self) -> None:
         if (self.train_list is None) != (self.val_list is None):
@@ -41,23 +49,32 @@ class ClipSource:
 
     @property
     def name(self) -> str:
-        return Path(self.root).name if self.root else 'nyu'
+        return self.folder.name if self.root else 'nyu'
 
     @property
     def folder(self) -> Path:
-        root = self.root or os.environ.get('NYU_ROOT')
-        if not root:
-            raise ValueError('expected a folder with clips: give its root or set NYU_ROOT')
+        root = os.path.expandvars(self.root or '$NYU_ROOT')
+        if root.startswith('$'):
+            raise ValueError(f'expected a folder with clips: give its root or set {root[1:]}')
         return Path(root)
 
     def clips(self) -> list[Clip]:
-        return find_clips(self.folder)
+        kept = [
+            replace(clip, rim_px=self.rim_px)
+            for clip in find_clips(self.folder)
+            if not any(fnmatch(clip.name, pattern) for pattern in self.leave_out)
+        ]
+        if not kept:
+            raise ValueError(f'{self.folder}: expected clips besides {self.leave_out}, got none')
+        return kept
 
     def runs(self, clips: list[Clip], *, part: str, window: int) -> list[Run]:
         """Give the frames for ``part`` 'train' or 'val', to cut windows of ``window`` frames from.
 
         Raises ``ValueError`` where the split files have entries in common.
         """
+        if not self.validate:
+            return whole_runs(clips) if part == 'train' else []
         if self.train_list is None or self.val_list is None:
             return block_runs(clips, part=part, block=self.block, margin=self.margin)
         given = {'train': Path(self.train_list), 'val': Path(self.val_list)}
@@ -108,9 +125,10 @@ class WindowData(lightning.LightningDataModule):
     ``size`` is (height, width) in pixels; windows have ``window`` frames, each ``strides`` (least,
     most) frames after the one before, in clips as their source says; ``room_share`` of them show
     rooms, the others ``clips`` (default: NYUv2 in NYU_ROOT), whose windows all come equally often.
-    ``augment`` crops, mirrors and recolours. With ``epochs`` the training ends after so many
-    passes through the clips, otherwise at ``trainer.max_steps``. Validation takes ``val_windows``
-    of each source.
+    ``augment`` crops, mirrors and recolours, with ``variants`` in so many ways for each window of
+    a clip, so that ``model.features`` can keep them. With ``epochs`` the training ends after so
+    many passes through the clips, otherwise at ``trainer.max_steps``. Validation takes
+    ``val_windows`` of each source.
 
     Batches hold 'rgb' uint8 (B, T, H, W, 3) and 'depth_m' (B, T, H, W), NaN where it is unknown,
     as seen at the trained focal length; in validation also 'source' (B,), indices of ``sources``.
@@ -124,6 +142,7 @@ class WindowData(lightning.LightningDataModule):
         room_share: float = 0.5,
         clips: list[ClipSource] | None = None,
         augment: bool = True,
+        variants: int = 0,
         epochs: int | None = None,
         val_windows: int = 24,
         batch_size: int = 16,
@@ -146,7 +165,9 @@ class WindowData(lightning.LightningDataModule):
         self.num_workers = num_workers
         self.augment = augment
         self.epochs = epochs
-        self.sources = ['room'] * (room_share > 0) + [source.name for source in found]
+        self.sources = ['room'] * (room_share > 0) + [
+            source.name for source in found if source.validate
+        ]
         train: list[RunWindows] = []
         val: list[RunWindows] = []
         for source in found:
@@ -157,7 +178,8 @@ class WindowData(lightning.LightningDataModule):
                 ('val', val, (middle, middle)),
             ):
                 runs = source.runs(there, part=part, window=window)
-                windows.append(RunWindows(runs, length=window, strides=reach))
+                if runs:
+                    windows.append(RunWindows(runs, length=window, strides=reach))
         height, width = size
         rooms = RoomWindows(height=height, width=width, length=window, strides=strides, seed=seed)
         self.stream = WindowStream(
@@ -168,6 +190,7 @@ class WindowData(lightning.LightningDataModule):
             room_share=room_share,
             batch=batch_size,
             augment=augment,
+            variants=variants,
         )
         self.validation = ValidationWindows(
             size=size,

@@ -22,7 +22,9 @@ class WindowStream(Dataset):
     """Sample i is a pure function of i and the arguments, whichever process asks and when.
 
     In any stretch of it ``room_share`` of the samples show rooms. The others pass through all
-    windows of ``clips`` again and again, each time in another order.
+    windows of ``clips`` again and again, each time in another order. With ``variants`` above 0 a
+    window of a clip is augmented in so many ways and not anew in each pass: what a frozen encoder
+    gave for each of them can be kept.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class WindowStream(Dataset):
         room_share: float,
         batch: int,
         augment: bool = True,
+        variants: int = 0,
     ) -> None:
         self.seed = seed
         self.size = size
@@ -43,6 +46,7 @@ class WindowStream(Dataset):
         self.room_share = room_share
         self.batch = batch
         self.augment = augment
+        self.variants = variants
         self.n_clip_windows = sum(map(len, clips))
         self._pass: tuple[int, np.ndarray] | None = None
 
@@ -53,24 +57,30 @@ class WindowStream(Dataset):
             window = self.rooms.window(room_turn, stripe=stripe)
             least_crop = _ROOM_CROP
         else:
-            window = self._clip_window(clip_turn, rng)
+            window, rng = self._clip_window(clip_turn, rng)
             least_crop = _CLIP_CROP
         if self.augment:
-            changed = augmented(window, rng, least_crop=least_crop)
+            height, width = self.size
+            changed = augmented(window, rng, least_crop=least_crop, aspect=width / height)
             if np.isfinite(changed.depth_m).any(axis=(1, 2)).all():  # the crop left some truth
                 window = changed
         window = window.at_trained_focal().resized(*self.size)
         return _tensors(window)
 
-    def _clip_window(self, turn: int, rng: np.random.Generator) -> Window:
+    def _clip_window(
+        self, turn: int, rng: np.random.Generator
+    ) -> tuple[Window, np.random.Generator]:
+        """Give the window of a turn, and the chance by which it is augmented."""
         passed, place = divmod(turn, self.n_clip_windows)
         if self._pass is None or self._pass[0] != passed:
             order = np.random.default_rng((self.seed, passed)).permutation(self.n_clip_windows)
             self._pass = passed, order
         number = int(self._pass[1][place])
+        if self.variants:
+            rng = np.random.default_rng((self.seed, number, passed % self.variants))
         for windows in self.clips:
             if number < len(windows):
-                return windows.window(number, rng)
+                return windows.window(number, rng), rng
             number -= len(windows)
         raise IndexError(turn)
 

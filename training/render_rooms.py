@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rooms as clips on disk: ``python -m training.render_rooms OUTPUT --rooms 40``.
+
+A training that keeps features wants pictures that come again; drawing a room anew costs more than
+reading it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from smoothdino_model.room.sample_room import SampleRoom
+from training.data.room import FIRST_UNSEEN_ROOM
+
+_STRIDE = 45  # frames of 30 Hz between two pictures: views that differ
+_FARTHEST_MM = 65535
+
+
+def render(output: Path, *, rooms: int, frames: int, height: int, width: int) -> None:
+    """Write ``rooms`` clips of ``frames`` pictures below ``output``; those that are there stay."""
+    for seed in tqdm(range(rooms), unit='room'):
+        folder = output / f'room_{seed:04d}'
+        if folder.is_dir():
+            continue
+        partial = output / f'.{folder.name}.partial'
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        room = SampleRoom(seed, height=height, width=width)
+        for i in range(frames):
+            frame = room.frame(i * _STRIDE)
+            assert frame.depth_m is not None
+            depth_mm = np.minimum(np.rint(frame.depth_m * 1000), _FARTHEST_MM).astype(np.uint16)
+            cv2.imwrite(str(partial / f'{i + 1}.jpg'), frame.rgb[..., ::-1])
+            cv2.imwrite(str(partial / f'{i + 1}.png'), depth_mm)
+        described = {'intrinsics': asdict(room.intrinsics)}
+        (partial / 'clip.json').write_text(json.dumps(described), encoding='utf-8')
+        os.replace(partial, folder)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog='python -m training.render_rooms')
+    parser.add_argument('output', type=Path, help='the folder for the clips')
+    parser.add_argument('--rooms', type=int, default=40, help='how many (default: 40)')
+    parser.add_argument('--frames', type=int, default=12, help='pictures of each (default: 12)')
+    parser.add_argument('--height', type=int, default=240)
+    parser.add_argument('--width', type=int, default=320)
+    options = parser.parse_args(argv)
+    if not 1 <= options.rooms <= FIRST_UNSEEN_ROOM:
+        parser.error(f'--rooms: expected 1 to {FIRST_UNSEEN_ROOM}, got {options.rooms}')
+    render(
+        options.output,
+        rooms=options.rooms,
+        frames=options.frames,
+        height=options.height,
+        width=options.width,
+    )
+
+
+if __name__ == '__main__':
+    main()
