@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Dinov2Config, DPTConfig, DPTForDepthEstimation
 
-from smoothdino_model.engines.choice import PRECISIONS
+from smoothdino_model.engines.choice import dtype_of
 from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import IMAGENET_MEAN, IMAGENET_STD, DepthBackbone
 from smoothdino_model.network.smoothdino import SmoothDino
@@ -87,7 +87,7 @@ class PerFrame:
     """Plain depth of single frames by the library's own network, in its own order."""
 
     def __init__(self, network: Any, device: torch.device, precision: str) -> None:
-        self.network = copy.deepcopy(network).to(device, PRECISIONS[precision])
+        self.network = copy.deepcopy(network).to(device, dtype_of(precision))
         self.device = device
 
     @torch.inference_mode()

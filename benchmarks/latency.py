@@ -36,12 +36,8 @@ from benchmarks.contenders import (
 )
 from benchmarks.machine import cpu_name
 from benchmarks.stages import counted_gflop, stages
-from smoothdino_model.engines.choice import (
-    DeviceError,
-    chosen_device,
-    chosen_engine,
-    chosen_precision,
-)
+from smoothdino_model.engines.choice import chosen_device, chosen_engine, chosen_precision
+from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.weights.checkpoint import load_model
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}

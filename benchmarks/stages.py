@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from smoothdino_model.engines.choice import PRECISIONS
+from smoothdino_model.engines.choice import dtype_of
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.network.phase_correlation import windowed_spectrum
 from smoothdino_model.pipeline import DepthPipeline
@@ -33,7 +33,7 @@ def stages(
     backbone, adapter = model.backbone, model.adapter
     assert adapter is not None
     ms: dict[str, list[float]] = {}
-    square = torch.randn(_GEMM, _GEMM).to(device, PRECISIONS[pipeline.precision])
+    square = torch.randn(_GEMM, _GEMM).to(device, dtype_of(pipeline.precision))
     product = torch.empty_like(square)
 
     @contextmanager

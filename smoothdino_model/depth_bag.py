@@ -24,8 +24,8 @@ from smoothdino_model.recordings.calibration import (
     is_distorted,
     is_rectified,
 )
+from smoothdino_model.recordings.depth_images import depth_bytes
 from smoothdino_model.recordings.frames import BAGS, RecordingError
-from smoothdino_model.recordings.images import depth_bytes
 from smoothdino_model.whole_files import written_whole
 
 _log = logging.getLogger(__name__)

@@ -14,17 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothdino_model.engines.choice import PRECISIONS as PRECISIONS
-from smoothdino_model.engines.choice import DeviceError as DeviceError
 from smoothdino_model.engines.choice import (
-    Engine,
     chosen_device,
     chosen_engine,
     chosen_precision,
     make_engine,
 )
-from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
-from smoothdino_model.weights.checkpoint import DEFAULT_MODEL, load_model
+from smoothdino_model.network.smoothdino import SmoothDino, Step, TemporalState
+from smoothdino_model.weights.checkpoint import load_model
+from smoothdino_model.weights.hub import DEFAULT_MODEL
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +96,7 @@ class DepthPipeline:
         self.precision = chosen_precision(precision, self.device, self.engine)
         self.model = model
         self.temporal = temporal and model.adapter is not None
-        self._network: Engine | None = make_engine(
+        self._network: Step | None = make_engine(
             model,
             engine=self.engine,
             device=self.device,

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from smoothdino_model.recordings.images import rgb_from_depth
+from smoothdino_model.recordings.depth_images import rgb_from_depth
 
 
 def depth_colors(depth_m: np.ndarray, *, min_depth_m: float, max_depth_m: float) -> np.ndarray:

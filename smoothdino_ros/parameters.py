@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from smoothdino_model.engines.names import ENGINES, PRECISIONS
+
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
-PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
-ENGINES = ('auto', 'torch', 'onnxruntime', 'onnxruntime:openvino', 'onnxruntime:tensorrt')
 
 _LONGEST_16UC1_M = 65.535  # the last millimetre that 16 bits hold
 
@@ -142,7 +142,7 @@ class NodeParameters:
         _check(self, 'model', bool(self.model.strip()), 'an id, a directory or sample-room')
         _check(self, 'device', bool(self.device.strip()), 'auto, cpu, cuda, cuda:<index> or mps')
         _check_choice(self, 'engine', ENGINES)
-        _check_choice(self, 'precision', PRECISIONS)
+        _check_choice(self, 'precision', ('auto', *PRECISIONS))
         _check_choice(self, 'image_transport', IMAGE_TRANSPORTS)
         _check_choice(self, 'depth_encoding', DEPTH_ENCODINGS)
         height = self.input_height

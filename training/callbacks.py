@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from smoothdino_model.recordings.images import rgb_from_depth
+from smoothdino_model.recordings.depth_images import rgb_from_depth
 from smoothdino_model.weights.checkpoint import save_adapter, save_model
 from training.module import DepthTraining
 

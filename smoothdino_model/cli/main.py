@@ -26,8 +26,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from smoothdino_model.recordings.frames import UniqueNames, open_recording
-from smoothdino_model.recordings.images import rgb_from_depth
+from smoothdino_model.recordings.depth_images import rgb_from_depth
+from smoothdino_model.recordings.frames import UniqueNames
+from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.whole_files import written_whole
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _add_input_height(parser: argparse.ArgumentParser) -> None:
 
 def _pipeline(args: argparse.Namespace) -> DepthPipeline:
     from smoothdino_model.pipeline import DepthPipeline
-    from smoothdino_model.weights.checkpoint import DEFAULT_MODEL
+    from smoothdino_model.weights.hub import DEFAULT_MODEL
 
     args.model = args.model or DEFAULT_MODEL
     return DepthPipeline.from_pretrained(
@@ -316,7 +317,7 @@ def _info(_: argparse.Namespace) -> None:
     for line in _devices():
         print(f'device          {line}')
 
-    from smoothdino_model.weights.checkpoint import BUNDLED_MODELS
+    from smoothdino_model.weights.hub import BUNDLED_MODELS
 
     for name, directory in BUNDLED_MODELS.items():
         state = directory if (directory / 'config.json').is_file() else 'missing'
@@ -372,7 +373,7 @@ def _cached_models() -> list[str]:
 
 
 def _download(args: argparse.Namespace) -> None:
-    from smoothdino_model.weights.checkpoint import resolve_model
+    from smoothdino_model.weights.hub import resolve_model
 
     directory = resolve_model(args.model)
     print(

@@ -64,6 +64,10 @@ class TemporalState:
         ]
 
 
+# (rgb, state) -> (depth_m, state): a model, or an engine that runs one.
+Step = Callable[[Tensor, TemporalState | None], tuple[Tensor, TemporalState | None]]
+
+
 @dataclass(frozen=True, eq=False)
 class Motion:
     """How frames moved since the previous ones, as measured in the network's input.

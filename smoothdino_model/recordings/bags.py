@@ -16,6 +16,7 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
 from smoothdino_model.recordings.cut_mcap import CutMcap, lacks_its_end
+from smoothdino_model.recordings.depth_images import depth_m_from_bytes, depth_m_from_compressed
 from smoothdino_model.recordings.frames import (
     Frame,
     Intrinsics,
@@ -23,13 +24,8 @@ from smoothdino_model.recordings.frames import (
     RecordingError,
     UniqueNames,
 )
-from smoothdino_model.recordings.images import (
-    depth_m_from_bytes,
-    depth_m_from_compressed,
-    image_fields,
-    rgb_from_bytes,
-    rgb_from_compressed,
-)
+from smoothdino_model.recordings.image_bytes import image_fields
+from smoothdino_model.recordings.images import rgb_from_bytes, rgb_from_compressed
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ A model directory holds transformers' ``config.json`` and ``model.safetensors``,
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -35,22 +32,19 @@ from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import IMAGENET_MEAN, IMAGENET_STD, DepthBackbone
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.network.trained_camera import trained_camera
+from smoothdino_model.one_line import first_line
+from smoothdino_model.weights.errors import CheckpointError
+from smoothdino_model.weights.hub import DEFAULT_MODEL, resolve_model, weight_files
+from smoothdino_model.weights.published import load_published
 from smoothdino_model.whole_files import written_whole
 
-DEFAULT_MODEL = 'facebook/dpt-dinov2-small-nyu'
-BUNDLED_MODELS = {'sample-room': Path(__file__).parents[1] / 'assets' / 'sample_room'}
 ADAPTER_CONFIG = 'adapter.json'
 ADAPTER_WEIGHTS = 'adapter.safetensors'
 
-_NETWORKS: dict[str, Any] = {  # from_pretrained gives a pair, which its annotation denies
+NETWORKS: dict[str, Any] = {  # from_pretrained gives a pair, which its annotation denies
     'dpt': DPTForDepthEstimation,
     'depth_anything': DepthAnythingForDepthEstimation,
 }
-_log = logging.getLogger(__name__)
-
-
-class CheckpointError(ValueError):
-    """Weights that cannot be had or trusted; the message names the file and a way out."""
 
 
 def load_model(
@@ -139,70 +133,18 @@ def load_adapter(path: str | Path) -> TemporalAdapter:
         )
     if path.suffix == '.safetensors':
         return _load_adapter_pair(path.parent, path)
-    return _load_published(path)
-
-
-def resolve_model(model: str | Path) -> Path:
-    """Give the local directory of a model, fetching a Hugging Face id that is not cached."""
-    name = str(model)
-    directory = BUNDLED_MODELS.get(name, Path(name))
-    if directory.is_dir():
-        if not (directory / 'config.json').is_file():
-            raise CheckpointError(
-                f'{directory} holds no config.json: expected a directory that transformers or '
-                'save_model wrote'
-            )
-        return directory
-    try:
-        validate_repo_id(name)
-        if name.count('/') != 1:
-            raise HFValidationError(name)
-    except HFValidationError as error:
-        raise CheckpointError(
-            f'model {name!r} is neither a directory here, nor a Hugging Face id such as '
-            f'{DEFAULT_MODEL!r}, nor one of {", ".join(map(repr, BUNDLED_MODELS))}'
-        ) from error
-    cached = huggingface_hub.try_to_load_from_cache(name, 'config.json')
-    if isinstance(cached, str) and _weights(Path(cached).parent):
-        return Path(cached).parent
-    return download_model(name)
-
-
-def download_model(name: str) -> Path:
-    """Fetch a Hugging Face model into the local cache and give its directory there."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise CheckpointError(
-            f'model {name!r} is not in the local cache and HF_HUB_OFFLINE is set: unset it, or '
-            f"run 'smoothdino download {name}' where there is a network and copy what it gives"
-        )
-    _log.warning('downloading %s from the Hugging Face hub', name)
-    try:
-        # This request is not retried: without a network it fails at once, not after half a minute.
-        info = huggingface_hub.model_info(name, timeout=10)
-        files = {file.rfilename for file in info.siblings or ()}
-        weights = 'model.safetensors' if 'model.safetensors' in files else 'pytorch_model.bin'
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, allow_patterns=['*config.json', weights, 'adapter.*']
-            )
-        )
-    except Exception as error:  # the hub's client lets through errors of several libraries
-        raise CheckpointError(
-            f'model {name!r} is not in the local cache and could not be downloaded '
-            f'({_first_line(error)}): check the name and the network, or download it elsewhere '
-            f"with 'smoothdino download {name}' and pass the copied directory as the model"
-        ) from error
+    return load_published(path)
 
 
 def _load_backbone(directory: Path, name: str, input_height: int) -> DepthBackbone:
     config = _load_config(directory)
-    network_class = _NETWORKS.get(config.model_type)
+    network_class = NETWORKS.get(config.model_type)
     if network_class is None:
         raise CheckpointError(
             f'{directory / "config.json"} describes a {config.model_type!r} model: expected one '
-            f'of {", ".join(map(repr, _NETWORKS))} with a DINOv2 encoder; take another model'
+            f'of {", ".join(map(repr, NETWORKS))} with a DINOv2 encoder; take another model'
         )
-    weights_path = next(iter(_weights(directory)), directory)
+    weights_path = next(iter(weight_files(directory)), directory)
     try:
         with _transformers_quiet():
             network, report = network_class.from_pretrained(
@@ -215,7 +157,7 @@ def _load_backbone(directory: Path, name: str, input_height: int) -> DepthBackbo
             )
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise CheckpointError(
-            f'the weights in {weights_path} cannot be read ({_first_line(error)}): the file is '
+            f'the weights in {weights_path} cannot be read ({first_line(error)}): the file is '
             f'missing, cut short, foreign or carries code, which is never run; fetch or save '
             f'{name} again'
         ) from error
@@ -251,7 +193,7 @@ def _load_config(directory: Path) -> PretrainedConfig:
     except Exception as error:  # a foreign file fails in as many ways as there are formats
         raise CheckpointError(
             f'{directory / "config.json"} is not the configuration of a model this software knows '
-            f'({_first_line(error)}); fetch or save the model again'
+            f'({first_line(error)}); fetch or save the model again'
         ) from error
 
 
@@ -284,7 +226,7 @@ def _load_adapter_pair(directory: Path, weights_path: Path | None = None) -> Tem
     except (TypeError, ValueError, RuntimeError) as error:  # the last: no memory for its sizes
         raise CheckpointError(
             f'{directory / ADAPTER_CONFIG} is not the configuration of an adapter '
-            f'({_first_line(error)}): train or copy the adapter again'
+            f'({first_line(error)}): train or copy the adapter again'
         ) from error
     try:
         weights = load_file(weights_path)
@@ -292,64 +234,10 @@ def _load_adapter_pair(directory: Path, weights_path: Path | None = None) -> Tem
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f'{weights_path} cannot be read as the weights of {ADAPTER_CONFIG} beside it '
-            f'({_first_line(error)}): the file is missing, cut short or foreign; train or copy it '
+            f'({first_line(error)}): the file is missing, cut short or foreign; train or copy it '
             'again'
         ) from error
     return adapter
-
-
-def _load_published(path: Path) -> TemporalAdapter:
-    """Read a checkpoint of the SmoothDINOv2 authors: 16 tensors.
-
-    Their hidden layers are not in it and are zero, so that what its convolutions are fed is zero
-    as well, and of each layer only the bias reaches the features.
-    """
-    try:
-        tensors = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # a foreign file makes torch.load raise almost anything
-        raise CheckpointError(
-            f'{path} is not a file of tensors alone ({_first_line(error)}): it is cut short, '
-            'foreign or carries code, which is never run; take the published file again'
-        ) from error
-    bias = tensors.get('conv_out.0.bias') if isinstance(tensors, dict) else None
-    if not isinstance(bias, Tensor) or bias.ndim != 1:
-        raise CheckpointError(f'{path} {_published_expectation()}, got none of them')
-    channels = len(bias)
-    expected: dict[str, tuple[int, ...]] = {}
-    for level in range(4):
-        expected[f'conv_out.{level}.weight'] = (channels, channels + 2, 3, 3)
-        expected[f'conv_out.{level}.bias'] = (channels,)
-        expected[f'fc_out.{level}.weight'] = (channels, channels + 2)
-        expected[f'fc_out.{level}.bias'] = (channels,)
-    came = {name: tuple(getattr(value, 'shape', ())) for name, value in tensors.items()}
-    for name in sorted(expected.keys() | came.keys()):
-        if expected.get(name) != came.get(name):
-            raise CheckpointError(
-                f'{path} {_published_expectation()}; {name} should be '
-                f'{expected.get(name, "absent")} and is {came.get(name, "absent")}'
-            )
-    config = AdapterConfig(channels, current=False, previous=False, recurrent=False)
-    adapter = TemporalAdapter(config)
-    adapter.load_state_dict(
-        {
-            'offsets.patches': torch.stack([tensors[f'conv_out.{i}.bias'] for i in range(4)]),
-            'offsets.class_token': torch.stack([tensors[f'fc_out.{i}.bias'] for i in range(4)]),
-        }
-    )
-    return adapter
-
-
-def _published_expectation() -> str:
-    return (
-        'is not a published SmoothDINOv2 adapter: expected the 16 tensors conv_out.0-3 and '
-        'fc_out.0-3, weight and bias'
-    )
-
-
-def _weights(directory: Path) -> list[Path]:
-    """Give the files of weights in the order in which transformers looks for them."""
-    candidates = (directory / name for name in ('model.safetensors', 'pytorch_model.bin'))
-    return [path for path in candidates if path.is_file()]
 
 
 @contextmanager
@@ -391,7 +279,3 @@ def _read_json(path: Path) -> dict:
 def _write_json(path: Path, settings: dict) -> None:
     with written_whole(path) as place:
         place.write_text(json.dumps(settings, indent=2) + '\n', encoding='utf-8')
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split('\n')[0].rstrip('.:')

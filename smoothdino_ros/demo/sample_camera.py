@@ -23,7 +23,8 @@ from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from smoothdino_model.recordings.frames import Frame, Intrinsics, open_recording
+from smoothdino_model.recordings.frames import Frame, Intrinsics
+from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.room.sample_room import NYU_FOCAL, SampleRoom
 from smoothdino_ros.conversions import depth_message, rgb_message
 

@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from smoothdino_model.recordings.images import rgb_from_depth
+from smoothdino_model.recordings.depth_images import rgb_from_depth
 from smoothdino_model.whole_files import written_whole
 from smoothdino_ros.demo.demo import NO_DEPTH
 
@@ -103,7 +103,9 @@ def _watch(frames: int, show_stream: Any) -> list[Answer]:
     from rclpy.qos import QoSProfile
     from sensor_msgs.msg import Image
 
-    from smoothdino_model.recordings.images import depth_m_from_bytes, image_fields, rgb_from_bytes
+    from smoothdino_model.recordings.depth_images import depth_m_from_bytes
+    from smoothdino_model.recordings.image_bytes import image_fields
+    from smoothdino_model.recordings.images import rgb_from_bytes
     from smoothdino_ros.conversions import stamp_ns
 
     waiting: dict[str, dict[int, np.ndarray]] = {'rgb': {}, 'truth': {}}

@@ -14,7 +14,8 @@ from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import Content, DepthBackbone, Features
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.room.sample_room import SampleRoom
-from smoothdino_model.weights.checkpoint import CheckpointError, load_adapter
+from smoothdino_model.weights.checkpoint import load_adapter
+from smoothdino_model.weights.errors import CheckpointError
 
 ARMS = {
     'control': {'previous': False},

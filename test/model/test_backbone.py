@@ -11,7 +11,8 @@ from transformers import DPTConfig, DPTForDepthEstimation
 
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.room.sample_room import SampleRoom
-from smoothdino_model.weights.checkpoint import BUNDLED_MODELS, load_model
+from smoothdino_model.weights.checkpoint import load_model
+from smoothdino_model.weights.hub import BUNDLED_MODELS
 
 SIZES = {
     'common': (480, 640),

@@ -17,7 +17,7 @@ from support.made_recordings import BAGS, PERIOD_NS, START_NS, K, pictures, writ
 
 from smoothdino_model.cli.main import main
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
-from smoothdino_model.recordings.frames import open_recording
+from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.room.sample_room import NYU_FOCAL
 
 ROOT = Path(__file__).parents[2]

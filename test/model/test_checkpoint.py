@@ -22,14 +22,9 @@ from transformers.utils import logging as transformers_logging
 from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.network.smoothdino import SmoothDino
-from smoothdino_model.weights.checkpoint import (
-    CheckpointError,
-    load_adapter,
-    load_model,
-    resolve_model,
-    save_adapter,
-    save_model,
-)
+from smoothdino_model.weights.checkpoint import load_adapter, load_model, save_adapter, save_model
+from smoothdino_model.weights.errors import CheckpointError
+from smoothdino_model.weights.hub import resolve_model
 
 
 @pytest.fixture
@@ -368,7 +363,7 @@ def test_a_model_that_is_not_cached_says_how_to_get_it_offline(empty_cache, monk
 def test_a_model_that_cannot_be_downloaded_says_so_soon(tmp_path):
     """In its own process, with a hub that nobody answers for."""
     code = (
-        'from smoothdino_model.weights.checkpoint import CheckpointError, download_model\n'
+        'from smoothdino_model.weights.errors import CheckpointError\nfrom smoothdino_model.weights.hub import download_model\n'
         'import time\n'
         'begin = time.monotonic()\n'
         'try:\n'

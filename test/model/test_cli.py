@@ -17,8 +17,8 @@ from support.made_recordings import START_NS, pictures, write_bag, write_folder,
 
 from smoothdino_model.cli.main import main
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
-from smoothdino_model.recordings.frames import open_recording
 from smoothdino_model.recordings.images import rgb_from_compressed
+from smoothdino_model.recordings.open import open_recording
 
 COMMAND = [sys.executable, '-m', 'smoothdino_model']
 OFFLINE = {'HF_HUB_OFFLINE': '1', 'PYTHONPATH': str(Path(__file__).parents[2])}

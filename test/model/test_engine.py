@@ -16,13 +16,13 @@ from support.made_recordings import pictures, write_folder
 from smoothdino_model.cli.main import main
 from smoothdino_model.engines.bf16_attention import attend, with_written_scores
 from smoothdino_model.engines.choice import (
-    PRECISIONS,
-    DeviceError,
     chosen_engine,
     chosen_precision,
     cpu_computes_in_bf16,
+    dtype_of,
     make_engine,
 )
+from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.engines.winograd import WinogradConv2d, with_winograd
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.network.neck import fused_maps
@@ -112,7 +112,7 @@ def test_auto_is_torch_in_what_the_cpu_computes_in_and_the_log_says_so(caplog):
     expected = 'bf16' if cpu_computes_in_bf16() else 'fp32'
     assert (pipeline.engine, pipeline.precision) == ('torch', expected)
     assert f'depth by torch on cpu in {expected}' in caplog.text
-    assert pipeline.model.backbone.dtype == PRECISIONS[expected]
+    assert pipeline.model.backbone.dtype == dtype_of(expected)
 
 
 @torch.inference_mode()

@@ -11,13 +11,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from smoothdino_model.recordings.images import (
-    MAX_PIXELS,
-    UnsupportedEncoding,
-    depth_m_from_bytes,
-    rgb_from_bytes,
-    rgb_from_compressed,
-)
+from smoothdino_model.recordings.depth_images import depth_m_from_bytes
+from smoothdino_model.recordings.image_bytes import MAX_PIXELS, UnsupportedEncoding
+from smoothdino_model.recordings.images import rgb_from_bytes, rgb_from_compressed
 
 COLORS = np.array(  # (2, 3, 3) RGB
     [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200, 100, 50], [255, 255, 255]]],

@@ -9,13 +9,14 @@ import torch
 from conftest import tiny_dpt, tiny_smoothdino
 
 import smoothdino_model.network.smoothdino as model_module
+from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.network.phase_correlation import windowed_spectrum
 from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
-from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult, DeviceError
+from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
 from smoothdino_model.room.sample_room import SampleRoom
-from smoothdino_model.weights.checkpoint import CheckpointError
+from smoothdino_model.weights.errors import CheckpointError
 
 PERIOD_NS = 33_333_333
 

@@ -21,7 +21,8 @@ from support.made_recordings import (
     write_video,
 )
 
-from smoothdino_model.recordings.frames import Intrinsics, RecordingError, open_recording
+from smoothdino_model.recordings.frames import Intrinsics, RecordingError
+from smoothdino_model.recordings.open import open_recording
 
 BAG_NAMES = {'sqlite3': 'made', 'mcap': 'made', 'ros1': 'made.bag'}
 KINDS = ['folder', 'avi', 'mp4', *BAGS]

@@ -13,7 +13,8 @@ from smoothdino_model.metrics import abs_rel
 from smoothdino_model.network.trained_camera import NYU, TrainedCamera, trained_camera
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import NYU_FOCAL, SampleRoom
-from smoothdino_model.weights.checkpoint import CheckpointError, load_model, save_model
+from smoothdino_model.weights.checkpoint import load_model, save_model
+from smoothdino_model.weights.errors import CheckpointError
 
 RNG = np.random.default_rng(0)
 FRAMES = RNG.integers(0, 256, (5, 42, 56, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from smoothdino_model.weights.checkpoint import BUNDLED_MODELS
+from smoothdino_model.weights.hub import BUNDLED_MODELS
 
 nbformat = pytest.importorskip('nbformat')
 pytest.importorskip('nbclient')

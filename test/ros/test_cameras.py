@@ -17,7 +17,8 @@ from std_msgs.msg import Header
 from test_depth_node import Observer, Process, dds, depth_m, stamp_ns  # noqa: F401
 from test_point_cloud import points_of
 
-from smoothdino_model.recordings.images import image_fields, rgb_from_bytes
+from smoothdino_model.recordings.image_bytes import image_fields
+from smoothdino_model.recordings.images import rgb_from_bytes
 from smoothdino_model.room.sample_room import NYU_FOCAL
 from smoothdino_ros.camera import Camera
 from smoothdino_ros.depth_colors import depth_colors

@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from smoothdino_model.recordings.calibration import depth_camera_info, intrinsics_of
-from smoothdino_model.recordings.images import depth_m_from_bytes
+from smoothdino_model.recordings.depth_images import depth_m_from_bytes
 from smoothdino_ros.conversions import (
     check_at_a_glance,
     depth_message,

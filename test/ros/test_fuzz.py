@@ -28,7 +28,8 @@ from std_msgs.msg import Header
 from support.camera_process import camera_info, picture
 from test_depth_node import Observer, Process, dds, stamp_ns  # noqa: F401
 
-from smoothdino_model.recordings.images import MAX_PIXELS, rgb_from_compressed, rgb_from_file
+from smoothdino_model.recordings.image_bytes import MAX_PIXELS
+from smoothdino_model.recordings.images import rgb_from_compressed, rgb_from_file
 from smoothdino_ros.depth_node import DepthNode
 
 SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))

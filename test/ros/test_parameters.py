@@ -94,13 +94,6 @@ def test_changes_while_configured():
     assert changed(now, {'min_depth_m': 12.0, 'max_depth_m': 80.0}).min_depth_m == 12.0
 
 
-def test_the_choices_are_those_of_the_model_side():
-    from smoothdino_model.engines import choice as engine
-
-    assert parameters.ENGINES == engine.ENGINES
-    assert set(parameters.PRECISIONS) == {'auto', *engine.PRECISIONS}
-
-
 def test_what_can_change_while_configured():
     live = {f.name for f in dataclasses.fields(NodeParameters) if not f.metadata['fixed']}
     assert live == {

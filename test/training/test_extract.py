@@ -19,7 +19,7 @@ from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 from support.made_recordings import BAGS, START_NS, K, camera_info
 
-from smoothdino_model.recordings.images import depth_m_from_compressed
+from smoothdino_model.recordings.depth_images import depth_m_from_compressed
 from training.data.bag_frames import numbers_of, pairs_of
 from training.data.clips import find_clips
 from training.extract import extract, main

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smoothdino_model.engines.choice import dtype_of
 from smoothdino_model.network.adapter import AdapterConfig
 from smoothdino_model.network.backbone import Features
 from smoothdino_model.network.phase_correlation import windowed_spectrum
 from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
-from smoothdino_model.pipeline import PRECISIONS, DepthPipeline
-from smoothdino_model.weights.checkpoint import ADAPTER_CONFIG, load_adapter, resolve_model
+from smoothdino_model.pipeline import DepthPipeline
+from smoothdino_model.weights.checkpoint import ADAPTER_CONFIG, load_adapter
+from smoothdino_model.weights.hub import resolve_model
 
 PER_FRAME = 'per_frame'
 # What a published checkpoint's network gives is within these, whatever its weights say.
@@ -49,7 +51,7 @@ class Methods:
         )
         self.device = loaded.device
         self.backbone = loaded.model.backbone
-        dtype = PRECISIONS[loaded.precision]
+        dtype = dtype_of(loaded.precision)
         self._adapted: dict[str, SmoothDino] = {}
         for name, path in adapters.items():
             adapter = load_adapter(path).eval().requires_grad_(False).to(self.device, dtype)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from smoothdino_model.recordings.images import rgb_from_depth
+from smoothdino_model.recordings.depth_images import rgb_from_depth
 from training.evaluation.measure import MEAN_MAP, Measured
 
 SCENES = 8  # that are plotted; more would fill a folder, and the memory, that nobody looks at

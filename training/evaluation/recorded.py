@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from smoothdino_model.recordings.images import depth_m_from_bytes, image_fields
+from smoothdino_model.recordings.depth_images import depth_m_from_bytes
+from smoothdino_model.recordings.image_bytes import image_fields
 from training.evaluation.measure import Measured, Moment, add
 
 if TYPE_CHECKING:

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+from smoothdino_model.engines.names import DeviceError as DeviceError
+from smoothdino_model.network.adapter import AdapterConfig as AdapterConfig
+from smoothdino_model.network.adapter import TemporalAdapter as TemporalAdapter
+from smoothdino_model.network.backbone import DepthBackbone as DepthBackbone
+from smoothdino_model.network.backbone import Features as Features
+from smoothdino_model.network.phase_correlation import phase_correlate as phase_correlate
+from smoothdino_model.network.phase_correlation import windowed_spectrum as windowed_spectrum
+from smoothdino_model.network.smoothdino import SmoothDino as SmoothDino
+from smoothdino_model.network.smoothdino import TemporalState as TemporalState
+from smoothdino_model.pipeline import CameraFrame as CameraFrame
+from smoothdino_model.pipeline import DepthPipeline as DepthPipeline
+from smoothdino_model.pipeline import DepthResult as DepthResult
+from smoothdino_model.recordings.frames import Frame as Frame
+from smoothdino_model.recordings.frames import Intrinsics as Intrinsics
+from smoothdino_model.recordings.open import open_recording as open_recording
+from smoothdino_model.weights.checkpoint import load_adapter as load_adapter
+from smoothdino_model.weights.checkpoint import load_model as load_model
+from smoothdino_model.weights.checkpoint import save_model as save_model
+from smoothdino_model.weights.errors import CheckpointError as CheckpointError

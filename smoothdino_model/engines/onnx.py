@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network in ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothdino_model.engines.names import PROVIDERS, DeviceError
+from smoothdino_model.engines.onnx_export import cached_export
+from smoothdino_model.network.phase_correlation import windowed_spectrum
+from smoothdino_model.network.smoothdino import SmoothDino, TemporalState, first_state
+from smoothdino_model.one_line import first_line
+
+_NUMPY_TYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.bool: np.bool_}
+
+
+class OnnxEngine:
+    """Runs the network in ONNX Runtime; preprocessing and the shift stay in PyTorch.
+
+    The network is exported once for every size of frames and kept in the user's cache.
+    """
+
+    def __init__(
+        self, model: SmoothDino, *, engine: str, device: torch.device, temporal: bool
+    ) -> None:
+        self._model = model
+        self._engine = engine
+        self._device = device
+        self._temporal = temporal
+        self._sessions: dict[tuple[int, int], Any] = {}
+
+    def __call__(
+        self, rgb: Tensor, state: TemporalState | None
+    ) -> tuple[Tensor, TemporalState | None]:
+        backbone = self._model.backbone
+        network_input = backbone.preprocess(rgb)
+        depth_m = rgb.new_empty(rgb.shape[:3], dtype=torch.float32)
+        inputs, outputs = {'pixels': network_input.pixels}, {'depth_m': depth_m}
+        if not self._temporal:
+            self._run(network_input.frame_size, inputs, outputs)
+            return depth_m, None
+        frames = backbone.features(network_input, ())
+        spectrum = windowed_spectrum(backbone.luma(network_input))
+        tokens = (len(rgb), 1 + frames.grid[0] * frames.grid[1], backbone.channels)
+        levels = [rgb.new_empty(tokens, dtype=backbone.dtype) for _ in range(backbone.n_levels)]
+        if state is None:
+            previous = tuple(torch.zeros_like(level) for level in levels)
+            valid = torch.zeros(len(rgb), dtype=torch.bool, device=rgb.device)
+            next_state = first_state(replace(frames, levels=tuple(levels)), spectrum)
+            shift_input_px, confidence = next_state.shift_px, next_state.confidence
+        else:
+            previous, valid = state.features.levels, state.valid
+            motion = self._model.measure(spectrum, frames, state)
+            shift_input_px, confidence = motion.shift_input_px, motion.confidence
+            next_state = motion.state_with(replace(frames, levels=tuple(levels)))
+        inputs |= {
+            'shift_patches': shift_input_px / backbone.patch,
+            'confidence': confidence,
+            'valid': valid,
+            **{f'previous_{i}': level for i, level in enumerate(previous)},
+        }
+        outputs |= {f'features_{i}': level for i, level in enumerate(levels)}
+        self._run(network_input.frame_size, inputs, outputs)
+        return depth_m, next_state
+
+    def _run(
+        self, size: tuple[int, int], inputs: dict[str, Tensor], outputs: dict[str, Tensor]
+    ) -> None:
+        """Read and write the tensors where they lie, on whichever device."""
+        if size not in self._sessions:
+            self._sessions[size] = self._session(size)
+        session = self._sessions[size]
+        binding = session.io_binding()
+        taken = {one.name for one in session.get_inputs()}
+        place = self._device.type, self._device.index or 0
+        inputs = {name: inputs[name].contiguous() for name in taken}  # kept until it has run
+        for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+            for name, tensor in tensors.items():
+                bind(name, *place, _NUMPY_TYPES[tensor.dtype], tensor.shape, tensor.data_ptr())
+        if self._device.type == 'cuda':  # ONNX Runtime works in a stream of its own
+            torch.cuda.current_stream(self._device).synchronize()
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    def _session(self, size: tuple[int, int]) -> Any:
+        path = cached_export(self._model, size=size, temporal=self._temporal)
+        onnxruntime = onnxruntime_for(self._engine)
+        provider = PROVIDERS[self._engine][self._device.type]
+        index = {'device_id': self._device.index or 0} if self._device.type == 'cuda' else {}
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = torch.get_num_threads()
+        settings.log_severity_level = 3  # errors: what it warns of is not the user's to change
+        session = onnxruntime.InferenceSession(path, settings, providers=[(provider, index)])
+        if provider not in session.get_providers():
+            raise DeviceError(
+                f'engine {self._engine!r}: ONNX Runtime has {provider} and could not start it '
+                f"(is its library installed?); take engine 'torch'"
+            )
+        return session
+
+
+def onnxruntime_for(engine: str) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DeviceError(
+            f'engine {engine!r} needs ONNX Runtime ({first_line(error)}): '
+            "pip install onnx onnxscript onnxruntime, or take engine 'torch'"
+        ) from error
+    return onnxruntime

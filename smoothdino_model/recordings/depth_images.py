@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depth images: bytes, compressed and PNG files to metres, metres to bytes and to colours."""
+
+from __future__ import annotations
+
+import array
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from smoothdino_model.recordings.image_bytes import (
+    MAX_PIXELS,
+    PNG,
+    UnsupportedEncoding,
+    bytes_of,
+    declared_size,
+    known,
+    ordered,
+    pixels_of,
+)
+
+_LEVELS = np.arange(256, dtype=np.uint8).reshape(256, 1)
+_DEPTH_COLORS = cv2.cvtColor(  # (256, 1, 3), as OpenCV wants a table
+    cv2.applyColorMap(_LEVELS, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB
+)
+_DEPTH_COLORS[0] = 0  # unknown
+_DEPTH = {'32FC1': ('f4', 1.0), '16UC1': ('u2', 0.001)}  # number, metres per unit
+
+
+def depth_m_from_bytes(
+    data: Any, *, encoding: str, height: int, width: int, step: int, is_bigendian: bool
+) -> np.ndarray:
+    """(H, W) float32 metres from 32FC1 (metres) or 16UC1 (millimetres), as in REP 118.
+
+    NaN where nothing was measured: 0 in both, and what is negative or not finite in 32FC1.
+    data, step and errors as in rgb_from_bytes.
+    """
+    number, scale = known(encoding, _DEPTH)
+    dtype = ordered(number, is_bigendian)
+    depth_m = pixels_of(data, encoding, height, width, step, 1, dtype).astype(np.float32)
+    depth_m *= np.float32(scale)
+    depth_m[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
+    return depth_m
+
+
+def depth_m_from_compressed(data: Any, *, form: str) -> np.ndarray:
+    """(H, W) float32 metres from a 16-bit PNG, NaN where nothing was measured.
+
+    form is the format of a CompressedImage: '16UC1; compressedDepth' or '32FC1; compressedDepth',
+    with 'png' behind or not, or '16UC1; png compressed'. compressed_depth_image_transport puts 12
+    bytes before the PNG, a number and two floats a and b; of 32FC1 the PNG holds a / depth + b.
+    Raises UnsupportedEncoding, and ValueError on a broken picture.
+    """
+    encoding, _, kind = (part.strip() for part in form.partition(';'))
+    with_header = 'compressedDepth' in kind
+    if encoding not in _DEPTH or kind.endswith('rvl') or not (with_header or encoding == '16UC1'):
+        raise UnsupportedEncoding(
+            f'expected 16UC1 or 32FC1 as compressedDepth in PNG, or 16UC1 in PNG, got {form!r:.80}'
+        )
+    raw = bytes_of(data)
+    png = raw[12:] if with_header else raw
+    size = declared_size(png.tobytes())
+    if size is None or not png[:8].tobytes() == PNG:
+        raise ValueError(f'expected depth in a whole PNG, got {raw.size} bytes of something else')
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f'expected depth of at most {MAX_PIXELS} pixels, got {size[0]}x{size[1]}')
+    stored = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
+        raise ValueError('expected a whole PNG of one channel of 16 bit')
+    if encoding == '16UC1':
+        depth_m = stored * np.float32(0.001)
+    else:
+        a, b = np.frombuffer(raw[4:12].tobytes(), '<f4')
+        with np.errstate(divide='ignore', invalid='ignore'):
+            depth_m = a / (stored.astype(np.float32) - b)
+    depth_m[(stored == 0) | ~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
+    return depth_m
+
+
+def depth_m_from_png(path: Path, size: tuple[int, ...]) -> np.ndarray | None:
+    """(H, W) float32 metres, NaN where unknown; None for a PNG that holds colours."""
+    stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.shape[:2] != size:
+        got = 'a broken one' if stored is None else f'{stored.shape[1]}x{stored.shape[0]}'
+        raise ValueError(f'expected a depth PNG {path.name} of {size[1]}x{size[0]}, got {got}')
+    if stored.ndim == 3:
+        return None
+    scale = 10 / 255 if stored.dtype == np.uint8 else 0.001
+    return np.where(stored > 0, stored * np.float32(scale), np.float32(np.nan))
+
+
+def depth_bytes(
+    depth_m: np.ndarray, *, encoding: str, min_depth_m: float, max_depth_m: float
+) -> array.array:
+    """(H, W) float32 metres as the data of an Image as in REP 118, its range as in REP 117.
+
+    32FC1: metres; NaN stays, -Inf is closer than min_depth_m (or no distance at all: 0 or less),
+    +Inf is beyond max_depth_m. 16UC1: millimetres, 0 for all of these. In this machine's byte
+    order, without padding.
+    """
+    with np.errstate(invalid='ignore'):
+        too_close = depth_m < min_depth_m if min_depth_m > 0 else depth_m <= 0
+        too_far = depth_m > max_depth_m
+    if encoding == '16UC1':
+        known = ~(too_close | too_far | np.isnan(depth_m))
+        return byte_array(np.rint(np.where(known, depth_m, 0) * 1000).astype(np.uint16))
+    if encoding != '32FC1':
+        raise UnsupportedEncoding(f'expected 32FC1 or 16UC1, got {encoding!r:.80}')
+    data = byte_array(depth_m.astype(np.float32, copy=False))
+    # In place, because each fresh array of this size costs about a millisecond.
+    pixels = np.frombuffer(data, np.float32).reshape(depth_m.shape)
+    for where, value in ((too_close, -np.inf), (too_far, np.inf)):
+        if where.any():
+            np.copyto(pixels, value, where=where)
+    return data
+
+
+def byte_array(pixels: np.ndarray) -> array.array:
+    """The one type that rclpy's messages take as data without a check of each byte."""
+    data = array.array('B')
+    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
+    return data
+
+
+def rgb_from_depth(depth_m: np.ndarray, *, near_m: float, far_m: float) -> np.ndarray:
+    """Colour depth (H, W): yellow at ``near_m`` and nearer, over green, to violet at ``far_m`` and
+    farther, black where it is unknown (NaN or infinite).
+
+    The colours are viridis, of which equal steps look equal, also to the colour-blind and in grey.
+    """
+    per_m = 254 / max(far_m - near_m, 1e-6)
+    with np.errstate(invalid='ignore', over='ignore'):
+        levels = np.multiply(depth_m, -per_m, dtype=np.float32)
+        levels += far_m * per_m + 1
+        np.clip(levels, 1, 255, out=levels)
+        levels[~np.isfinite(depth_m)] = 0
+        return cv2.applyColorMap(levels.astype(np.uint8), _DEPTH_COLORS)

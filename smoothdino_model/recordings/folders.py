@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of pictures as a recording."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from smoothdino_model.recordings.depth_images import depth_m_from_png
+from smoothdino_model.recordings.frames import (
+    BAGS,
+    PERIOD_NS,
+    Frame,
+    Recording,
+    RecordingError,
+    UniqueNames,
+)
+from smoothdino_model.recordings.images import rgb_from_file
+
+PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+
+
+class FolderRecording(Recording):
+    """The pictures of one folder in natural order (2 before 10), 30 to the second.
+
+    A one-channel PNG beside a JPEG of the same stem is its depth: 8 bit as in NYU (255 is
+    10 m), 16 bit in millimetres, 0 unknown in both. No picture is made of such a PNG.
+    """
+
+    kind = 'folder'
+
+    def __init__(self, path: Path) -> None:
+        found = [p for p in path.iterdir() if p.suffix.lower() in PICTURES and p.is_file()]
+        found = [p for p in found if not p.name.startswith('.')]
+        jpegs = {p.stem for p in found if p.suffix.lower() in ('.jpg', '.jpeg')}
+        self._depth_of = {
+            p.stem: p for p in found if p.suffix.lower() == '.png' and p.stem in jpegs
+        }
+        companions = set(self._depth_of.values())
+        self._pictures = sorted((p for p in found if p not in companions), key=_natural)
+        if not self._pictures:
+            advice = 'give the folder that directly holds them'
+            if any(p.suffix in BAGS for p in path.iterdir()):
+                advice = 'it holds a rosbag without metadata.yaml, give the file of the bag'
+            raise RecordingError(
+                f'expected images ({", ".join(PICTURES)}) in the folder {path}, got none: {advice}'
+            )
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __iter__(self) -> Iterator[Frame]:
+        unique = UniqueNames()
+        for i, path in enumerate(self._pictures):
+            try:
+                rgb = rgb_from_file(path.read_bytes())
+                is_jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
+                depth_path = self._depth_of.get(path.stem) if is_jpeg else None
+                depth_m = depth_m_from_png(depth_path, rgb.shape[:2]) if depth_path else None
+            except (ValueError, OSError) as error:
+                raise RecordingError(f'{path} cannot be read: {error}') from None
+            yield Frame(unique(path.stem), i * PERIOD_NS, rgb, depth_m=depth_m)
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    """Sort key by which 2 comes before 10: text and numbers take turns in it."""
+    parts = re.split(r'(\d+)', path.name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A video file as a recording."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+
+from smoothdino_model.recordings.frames import PERIOD_NS, Frame, Recording, RecordingError
+
+VIDEOS = (
+    *('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts'),
+    *('.ogv', '.wmv', '.flv', '.3gp', '.gif', '.mjpg', '.mjpeg', '.h264', '.hevc', '.y4m'),
+)
+
+_log = logging.getLogger(__name__)
+
+
+class VideoRecording(Recording):
+    """A video file as OpenCV reads it; stamps are the container's, from the first frame on."""
+
+    kind = 'video'
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        video = self._open()
+        self._count = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+        video.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        video = cv2.VideoCapture(str(self._path))
+        if not video.isOpened():
+            raise RecordingError(
+                f'expected a video that OpenCV can read, got {self._path}: it is empty, cut '
+                'short or in an unknown format'
+            )
+        return video
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Frame]:
+        video = self._open()
+        try:
+            rate_hz = video.get(cv2.CAP_PROP_FPS)
+            period_ns = round(1e9 / rate_hz) if 0 < rate_hz < 1e6 else PERIOD_NS
+            stamp_ns, i = -period_ns, 0
+            while (read := video.read())[0]:
+                position_ns = round(video.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+                # Some containers give no position or repeat one.
+                stamp_ns = position_ns if position_ns > stamp_ns else stamp_ns + period_ns
+                rgb = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+                yield Frame(f'frame_{i:06d}', stamp_ns, rgb)
+                i += 1
+        finally:
+            video.release()
+        if i == 0:
+            raise RecordingError(f'expected frames in the video {self._path}, got none')
+        if i < self._count:
+            _log.warning(
+                'the video %s gave %d of its %d frames: cut short or damaged',
+                *(self._path, i, self._count),
+            )
