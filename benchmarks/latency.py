@@ -36,7 +36,12 @@ from benchmarks.contenders import (
 )
 from benchmarks.machine import cpu_name
 from benchmarks.stages import counted_gflop, stages
-from smoothdino_model.engines.choice import chosen_device, chosen_engine, chosen_precision
+from smoothdino_model.engines.choice import (
+    chosen_device,
+    chosen_engine,
+    chosen_precision,
+    large_pages,
+)
 from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.weights.checkpoint import load_model
 
@@ -251,6 +256,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
+    large_pages()
     parser = argparse.ArgumentParser(prog='latency', description=__doc__.split('\n')[0])
     add = parser.add_argument
     add('--device', default='auto', help='auto, cpu, cuda, ...')

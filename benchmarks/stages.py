@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smoothdino_model.engines.choice import dtype_of
 from smoothdino_model.network.backbone import DepthBackbone
-from smoothdino_model.network.phase_correlation import windowed_spectrum
 from smoothdino_model.pipeline import DepthPipeline
 
 _GEMM = 2048
@@ -30,8 +29,7 @@ def stages(
     between. Each waits for the device, so that on a GPU their sum is more than a frame takes.
     """
     model, device = pipeline.model, pipeline.device
-    backbone, adapter = model.backbone, model.adapter
-    assert adapter is not None
+    backbone = model.backbone
     ms: dict[str, list[float]] = {}
     square = torch.randn(_GEMM, _GEMM).to(device, dtype_of(pipeline.precision))
     product = torch.empty_like(square)
@@ -44,10 +42,7 @@ def stages(
             torch.cuda.synchronize(device)
         ms.setdefault(stage, []).append(1e3 * (clock() - start))
 
-    first = backbone.preprocess(torch.from_numpy(frames[0])[None].to(device))
-    _, state = model.adapt(
-        backbone.encode_input(first), windowed_spectrum(backbone.luma(first)), None
-    )
+    _, state = model.adapt(model.see(torch.from_numpy(frames[0])[None].to(device)), None)
     for i in range(1 + rounds):  # the first one is to warm up
         with timed('upload'):
             rgb = torch.from_numpy(frames[(1 + i) % len(frames)])[None].to(device)
@@ -56,16 +51,10 @@ def stages(
         with timed('encode'):
             features = backbone.encode_input(pixels)
         with timed('shift'):
-            spectrum = windowed_spectrum(backbone.luma(pixels))
-            motion = model.measure(spectrum, features, state)
+            seen = model.seen(pixels, features)
+            motion = model.measure(seen, state)
         with timed('adapter'):
-            adapted = adapter(
-                features,
-                state.features,
-                shift_patches=motion.shift_input_px / backbone.patch,
-                confidence=motion.confidence,
-                valid=state.valid,
-            )
+            adapted, state = model.moved_on(seen, state, motion)
         with timed('decode'):
             padded = backbone.decode_padded(adapted)
         with timed('resize'):
@@ -74,7 +63,6 @@ def stages(
             depth_m.cpu().numpy()
         with timed('gemm'):
             torch.mm(square, square, out=product)
-        state = motion.state_with(adapted)
     medians = {stage: float(np.median(times[1:])) for stage, times in ms.items()}
     return medians, 2 * _GEMM**3 / 1e6 / medians.pop('gemm')
 

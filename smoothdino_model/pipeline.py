@@ -94,15 +94,16 @@ class DepthPipeline:
         self.device = chosen_device(device)
         self.engine = chosen_engine(engine, self.device)
         self.precision = chosen_precision(precision, self.device, self.engine)
-        self.model = model
         self.temporal = temporal and model.adapter is not None
-        self._network: Step | None = make_engine(
+        network = make_engine(
             model,
             engine=self.engine,
             device=self.device,
             precision=self.precision,
             temporal=self.temporal,
         )
+        self.model = network.model
+        self._network: Step | None = network
         _log.info('depth by %s on %s in %s', self.engine, self.device, self.precision)
         self.max_gap_s = max_gap_s
         self._memories: dict[str, _Memory] = {}
@@ -201,23 +202,15 @@ class DepthPipeline:
         return torch.cuda.memory_reserved(self.device), torch.cuda.mem_get_info(self.device)[0]
 
     def close(self) -> None:
-        """Forget every camera and give the device's memory back; no step can follow."""
+        """Forget every camera and give the device's memory back; no step can follow.
+
+        The model that the pipeline was made of stays as it is.
+        """
         self._memories.clear()
         self._network = None
         self.model.to('meta')
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
-
-    def warm_up(self, height: int, width: int, *, cameras: int = 1) -> None:
-        """Run frames of a size that nobody sees, up to ``cameras`` of them in a batch.
-
-        What is made at the first frame of a size (memory, algorithms, CUDA graphs, exported
-        networks) is there afterwards. No camera's state changes.
-        """
-        for batch in range(1, cameras + 1):
-            images = [np.zeros((height, width, 3), np.uint8)] * batch
-            _, _, states = self._run(images, [None] * batch)
-            self._run(images, states)
 
     @torch.inference_mode()
     def _run(

@@ -160,8 +160,10 @@ class DepthNode(LifecycleNode):
         self.loading = True
         try:
             # Here, and not above: the import takes seconds, and a node should start at once.
+            from smoothdino_model.engines.choice import large_pages
             from smoothdino_model.pipeline import DepthPipeline
 
+            large_pages()
             return DepthPipeline.from_pretrained(
                 p.model,
                 adapter=p.adapter or None,

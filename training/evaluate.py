@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from smoothdino_model.engines.choice import large_pages
 from smoothdino_model.whole_files import written_whole
 from training.evaluation import stretches
 from training.evaluation.intervals import rows
@@ -30,6 +31,7 @@ _SIZE = (240, 320)  # of rooms and NYUv2
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    large_pages()
     parser = _parser()
     args = parser.parse_args(argv)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import lightning
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from smoothdino_model.network.backbone import DepthBackbone, Features
-from smoothdino_model.network.phase_correlation import windowed_spectrum
 from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
 from smoothdino_model.weights.checkpoint import load_adapter, load_model
 from training.feature_cache import FeatureCache
@@ -145,25 +145,21 @@ class DepthTraining(lightning.LightningModule):
         Gives the features before and after, and :class:`Features` whose shape fits single frames.
         """
         batch, length = rgb.shape[:2]
-        backbone = self.model.backbone
-        network_input = backbone.preprocess(rgb.flatten(0, 1))
-        if self.cache:
-            features = self.cache.encode(rgb.flatten(0, 1), network_input)
-        else:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-                features = backbone.encode_input(network_input)
-        levels = tuple(level.unflatten(0, (batch, length)) for level in features.levels)
+        frames = rgb.flatten(0, 1)
+        kept = partial(self.cache.encode, frames) if self.cache else None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+            seen = self.model.see(frames, kept)
+        levels = tuple(level.unflatten(0, (batch, length)) for level in seen.features.levels)
         if self.model.adapter is None:
-            return features, levels, levels
-        spectra = windowed_spectrum(backbone.luma(network_input)).unflatten(0, (batch, length))
+            return seen.features, levels, levels
         adapted: list[Levels] = []
         state: TemporalState | None = None
         for t in range(length):
-            frame = replace(features, levels=tuple(level[:, t] for level in levels))
-            frame, state = self.model.adapt(frame, spectra[:, t], state)
+            # Of each window the frame t.
+            frame, state = self.model.adapt(seen.of(slice(t, None, length)), state)
             adapted.append(frame.levels)
         together = tuple(torch.stack(level, dim=1) for level in zip(*adapted, strict=True))
-        return features, levels, together
+        return seen.features, levels, together
 
     def decode(self, frame: Features, levels: Levels) -> Tensor:
         """Give depth (B, T, H, W) in metres of the features of windows."""

@@ -7,6 +7,9 @@ RGB uint8 (B, H, W, 3) on its device.
 
 from __future__ import annotations
 
+import copy
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from smoothdino_model.engines.bf16_attention import with_written_scores
-from smoothdino_model.engines.cuda_graph import CudaEngine
+from smoothdino_model.engines.cuda_graph import GraphedStep
 from smoothdino_model.engines.names import ENGINES, PRECISIONS, PROVIDERS, DeviceError
 from smoothdino_model.engines.onnx import OnnxEngine, onnxruntime_for
 from smoothdino_model.engines.winograd import with_winograd
@@ -76,7 +79,8 @@ def chosen_precision(precision: str, device: torch.device, engine: str) -> str:
             )
         half = 'fp16' if device.type == 'cuda' else 'fp32'
     elif device.type == 'cuda':
-        half = 'bf16' if torch.cuda.is_bf16_supported() else 'fp16'
+        # Before Ampere bf16 is emulated, which PyTorch counts as supported.
+        half = 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
     else:
         half = 'bf16' if device.type == 'cpu' and cpu_computes_in_bf16() else 'fp32'
     return half if precision == 'auto' else precision
@@ -94,14 +98,30 @@ def _cpu_bf16() -> set[str]:
     return flags & {'avx512_bf16', 'amx_bf16', 'bf16'}
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A network as an engine runs it: ``model`` is its own, ``step`` runs it."""
+
+    model: SmoothDino
+    step: Step
+
+    def __call__(
+        self, rgb: Tensor, state: TemporalState | None
+    ) -> tuple[Tensor, TemporalState | None]:
+        return self.step(rgb, state)
+
+
 def make_engine(
     model: SmoothDino, *, engine: str, device: torch.device, precision: str, temporal: bool
-) -> Step:
-    """Prepare a model, in place, for one engine of :data:`ENGINES` other than ``auto``."""
-    model.eval().requires_grad_(False).to(device)
+) -> Prepared:
+    """Prepare a copy of a model for one engine of :data:`ENGINES` other than ``auto``.
+
+    The weights that it takes as they are it shares with ``model``, which stays as it was.
+    """
+    model = _sharing_copy(model).eval().requires_grad_(False).to(device)
     set_precision(model, precision)
     if engine in PROVIDERS:
-        return OnnxEngine(model, engine=engine, device=device, temporal=temporal)
+        return Prepared(model, OnnxEngine(model, engine=engine, device=device, temporal=temporal))
     if device.type == 'cpu' and precision == 'fp32':
         with_winograd(model)
     if device.type == 'cpu' and precision == 'bf16' and _cpu_bf16() == {'avx512_bf16'}:
@@ -110,7 +130,26 @@ def make_engine(
     def forward(rgb: Tensor, state: TemporalState | None) -> tuple[Tensor, TemporalState | None]:
         return model(rgb, state) if temporal else (model.backbone(rgb), None)
 
-    return CudaEngine(forward) if device.type == 'cuda' else forward
+    return Prepared(model, GraphedStep(forward, device) if device.type == 'cuda' else forward)
+
+
+def _sharing_copy(model: SmoothDino) -> SmoothDino:
+    """Copy the modules, whose tensors still lie where those of ``model`` do."""
+    shared: dict[int, Tensor] = {
+        id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()
+    }
+    shared |= {id(one): one.detach() for one in model.buffers()}
+    return copy.deepcopy(model, shared)
+
+
+def large_pages() -> None:
+    """Let this process have memory in large pages; to be called before its first large tensor.
+
+    Maps of the decoder are 100 MB. In pages of 4 KB, fetched anew for every one of them, enlarging
+    a map takes four times as long. It is a variable of the environment, which belongs to the
+    process: commands set it, imports do not.
+    """
+    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
 
 
 def dtype_of(precision: str) -> torch.dtype:

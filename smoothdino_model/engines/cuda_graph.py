@@ -1,10 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A step of the network as a CUDA graph, where that is faster."""
+"""A step of the network as CUDA graphs, for the shapes of frames that come again.
+
+A recorded graph starts all kernels of a step at once, where Python starts them one by one. It
+holds its memory for as long as it lives and is bound to one shape, so few are kept, and only of
+shapes that have come a few times. What cannot be recorded, or records wrongly, is remembered and
+runs as it is.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -15,60 +25,141 @@ from smoothdino_model.one_line import first_line
 
 _log = logging.getLogger(__name__)
 
+GRAPHS_KEPT = 4  # sizes and batches; each holds the memory of a step
+TIMES_SEEN = 3  # before a shape is worth recording
+_SHAPES_COUNTED = 64
+_TOLERANCE = 1e-2  # of the largest depth: algorithms may differ, pictures may not
 
-class CudaEngine:
-    """Runs ``forward`` as a CUDA graph where that is faster, measured once for every shape."""
+Capture = Callable[[Step, Tensor], Step]  # (forward, a batch of frames) -> what replays it
 
-    def __init__(self, forward: Step) -> None:
+
+class GraphedStep:
+    """Runs ``forward`` on ``device``, recorded by ``capture`` where that is faster.
+
+    For a shape of frames it is one of three: not seen often enough, recorded, or refused. A
+    recording that fails, gives another depth than ``forward`` or is slower is refused for as long
+    as the shape is remembered; one that fails later, at its replay, is refused from then on, and
+    the frame is answered all the same. When memory runs out, all recordings are given up and the
+    frame is tried once more without.
+    """
+
+    def __init__(
+        self, forward: Step, device: torch.device, capture: Capture | None = None
+    ) -> None:
         self._forward = forward
-        self._fastest: dict[tuple[int, ...], Step] = {}
+        self._device = device
+        self._capture = capture or RecordedStep
+        self._times_seen = Counter[tuple[int, ...]]()
+        # Latest last; None: refused.
+        self._recorded: OrderedDict[tuple[int, ...], Step | None] = OrderedDict()
 
     def __call__(
         self, rgb: Tensor, state: TemporalState | None
     ) -> tuple[Tensor, TemporalState | None]:
-        shape = tuple(rgb.shape)
-        if shape not in self._fastest:
-            self._fastest[shape] = self._measured(rgb)
-        return self._fastest[shape](rgb, state)
+        # Streams and graphs are those of the current device, whichever the tensors are on.
+        with _current(self._device):
+            shape = tuple(rgb.shape)
+            recorded = self._of_shape(shape, rgb)
+            try:
+                if recorded is not None:
+                    try:
+                        return recorded(rgb, state)
+                    except RuntimeError as error:
+                        self._refuse(shape, f'its replay failed: {first_line(error)}')
+                return self._forward(rgb, state)
+            except torch.OutOfMemoryError as error:
+                _log.warning('giving up CUDA graphs for want of memory: %s', first_line(error))
+                self._give_up()
+            return self._forward(rgb, state)
 
-    def _measured(self, rgb: Tensor) -> Step:
+    @property
+    def recorded_shapes(self) -> list[tuple[int, ...]]:
+        return [shape for shape, step in self._recorded.items() if step is not None]
+
+    def _of_shape(self, shape: tuple[int, ...], rgb: Tensor) -> Step | None:
+        if shape in self._recorded:
+            self._recorded.move_to_end(shape)
+            return self._recorded[shape]
+        if len(self._times_seen) >= _SHAPES_COUNTED:
+            self._times_seen.clear()
+        self._times_seen[shape] += 1
+        if self._times_seen[shape] < TIMES_SEEN:
+            return None
+        # First, so that whatever happens now, it is not tried again.
+        self._recorded[shape] = None
+        while len(self._recorded) > GRAPHS_KEPT:
+            self._recorded.popitem(last=False)
         try:
-            graph = _CudaGraph(self._forward, rgb)
-        except RuntimeError as error:  # what cannot be captured, or no memory for it
-            _log.warning('no CUDA graph for %s: %s', tuple(rgb.shape), first_line(error))
-            torch.cuda.empty_cache()
-            return self._forward
-        eager_s, graph_s = _seconds_on_cuda(self._forward, rgb), _seconds_on_cuda(graph, rgb)
+            recorded = self._capture(self._forward, rgb)
+            fault = self._fault_of(recorded, rgb)
+        except RuntimeError as error:  # what cannot be recorded, or no memory for it
+            fault = first_line(error)
+        if fault:
+            self._refuse(shape, fault)
+        else:
+            self._recorded[shape] = recorded
+        return self._recorded[shape]
+
+    def _fault_of(self, recorded: Step, rgb: Tensor) -> str:
+        """Say why a recording is not used, empty where it is."""
+        other = rgb.flip(1)  # than the picture it was recorded with: an empty graph repeats that
+        for first, then in ((rgb, other), (other, rgb)):
+            expected_m, state = self._forward(first, None)
+            came_m, recorded_state = recorded(first, None)
+            if state is not None and recorded_state is not None:
+                expected_m, _ = self._forward(then, state)
+                came_m, _ = recorded(then, recorded_state)
+            error = float((came_m - expected_m).abs().max())
+            largest = float(expected_m.abs().max())
+            if not error <= _TOLERANCE * max(largest, 1e-6):
+                return f'it gives another depth, by {error:.3g} m of {largest:.3g}'
+        plain_s, recorded_s = (_median_s(step, rgb) for step in (self._forward, recorded))
+        if recorded_s >= plain_s:
+            return f'it takes {1e3 * recorded_s:.2f} ms, and {1e3 * plain_s:.2f} ms without'
         _log.info(
-            '%s: %.2f ms as a CUDA graph, %.2f ms without',
-            tuple(rgb.shape),
-            1e3 * graph_s,
-            1e3 * eager_s,
+            'frames of %s: %.2f ms as a CUDA graph, %.2f ms without',
+            *(tuple(rgb.shape), 1e3 * recorded_s, 1e3 * plain_s),
         )
-        return graph if graph_s < eager_s else self._forward
+        return ''
+
+    def _refuse(self, shape: tuple[int, ...], reason: str) -> None:
+        self._recorded[shape] = None
+        _log.warning('no CUDA graph for frames of %s: %s', shape, reason)
+
+    def _give_up(self) -> None:
+        for shape in self._recorded:
+            self._recorded[shape] = None
+        if self._device.type == 'cuda':
+            torch.cuda.empty_cache()
 
 
-class _CudaGraph:
-    """One call of ``forward`` for one shape, recorded: no kernel waits for Python."""
+class RecordedStep:
+    """One call of ``forward`` for one shape, recorded; frames and state are copied in and out.
+
+    It is recorded in a stream of its own and with the thread's own mode of capture: what another
+    thread asks of the device meanwhile is neither recorded nor an error.
+    """
 
     def __init__(self, forward: Step, rgb: Tensor) -> None:
-        # Trying algorithms out makes runs differ: not for whom asked for equal ones.
-        tried_out = torch.backends.cudnn.flags(
-            enabled=True, benchmark=not torch.are_deterministic_algorithms_enabled()
-        )
         aside = torch.cuda.Stream(rgb.device)
         aside.wait_stream(torch.cuda.current_stream(rgb.device))
         self._rgb = rgb.clone()
-        with tried_out:
-            with torch.cuda.stream(aside):
-                _, state = forward(self._rgb, None)
-                self._state = None if state is None else state.each(torch.zeros_like)
-                for _ in range(3):
-                    forward(self._rgb, self._state)
-            torch.cuda.current_stream(rgb.device).wait_stream(aside)
+        # Leaving the block brings the thread back to its own stream, also by an exception.
+        with torch.cuda.stream(aside), _algorithms_tried_out():
+            _, state = forward(self._rgb, None)
+            self._state = None if state is None else state.each(torch.zeros_like)
+            for _ in range(3):
+                forward(self._rgb, self._state)
+            aside.synchronize()
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            with torch.cuda.graph(
+                self._graph,
+                pool=_pool_of(rgb.device),
+                stream=aside,
+                capture_error_mode='thread_local',
+            ):
                 self._depth_m, self._next_state = forward(self._rgb, self._state)
+        torch.cuda.current_stream(rgb.device).wait_stream(aside)
 
     def __call__(
         self, rgb: Tensor, state: TemporalState | None
@@ -85,14 +176,48 @@ class _CudaGraph:
         return self._depth_m.clone(), None if next_state is None else next_state.each(torch.clone)
 
 
-def _seconds_on_cuda(engine: Step, rgb: Tensor) -> float:
+_pools: dict[torch.device, object] = {}
+
+
+def _pool_of(device: torch.device) -> object:
+    """Give the memory that all graphs of a device share: they never run at the same time."""
+    if device not in _pools:
+        _pools[device] = torch.cuda.graph_pool_handle()
+    return _pools[device]
+
+
+def _current(device: torch.device) -> AbstractContextManager:
+    return torch.cuda.device(device) if device.type == 'cuda' else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _algorithms_tried_out():
+    """Let cuDNN try its algorithms out, unless equal runs were asked for, which that ends.
+
+    One setting is changed and put back. TF32, which PyTorch allows convolutions by default, and
+    what else the process has chosen stay as they are.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _median_s(step: Step, rgb: Tensor) -> float:
     """Median of ten calls as they follow each other in a stream of frames."""
     seconds = []
-    _, state = engine(rgb, None)
+    _, state = step(rgb, None)
     for _ in range(10):
-        torch.cuda.synchronize(rgb.device)
+        _wait_for(rgb.device)
         start = time.perf_counter()
-        _, state = engine(rgb, state)
-        torch.cuda.synchronize(rgb.device)
+        _, state = step(rgb, state)
+        _wait_for(rgb.device)
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds))
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)

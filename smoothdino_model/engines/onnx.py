@@ -12,7 +12,6 @@ from torch import Tensor
 
 from smoothdino_model.engines.names import PROVIDERS, DeviceError
 from smoothdino_model.engines.onnx_export import cached_export
-from smoothdino_model.network.phase_correlation import windowed_spectrum
 from smoothdino_model.network.smoothdino import SmoothDino, TemporalState, first_state
 from smoothdino_model.one_line import first_line
 
@@ -45,17 +44,17 @@ class OnnxEngine:
             self._run(network_input.frame_size, inputs, outputs)
             return depth_m, None
         frames = backbone.features(network_input, ())
-        spectrum = windowed_spectrum(backbone.luma(network_input))
+        seen = self._model.seen(network_input, frames)
         tokens = (len(rgb), 1 + frames.grid[0] * frames.grid[1], backbone.channels)
         levels = [rgb.new_empty(tokens, dtype=backbone.dtype) for _ in range(backbone.n_levels)]
         if state is None:
             previous = tuple(torch.zeros_like(level) for level in levels)
             valid = torch.zeros(len(rgb), dtype=torch.bool, device=rgb.device)
-            next_state = first_state(replace(frames, levels=tuple(levels)), spectrum)
+            next_state = first_state(replace(seen, features=replace(frames, levels=tuple(levels))))
             shift_input_px, confidence = next_state.shift_px, next_state.confidence
         else:
             previous, valid = state.features.levels, state.valid
-            motion = self._model.measure(spectrum, frames, state)
+            motion = self._model.measure(seen, state)
             shift_input_px, confidence = motion.shift_input_px, motion.confidence
             next_state = motion.state_with(replace(frames, levels=tuple(levels)))
         inputs |= {

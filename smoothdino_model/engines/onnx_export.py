@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothdino_model.network.backbone import NetworkInput
+from smoothdino_model.network.backbone import DepthBackbone, NetworkInput
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.whole_files import written_whole
 
@@ -104,26 +104,29 @@ class _Network(nn.Module):
 
     def __init__(self, model: SmoothDino, size: tuple[int, int], temporal: bool) -> None:
         super().__init__()
-        self.backbone = model.backbone
-        self.adapter = model.adapter if temporal else None
+        self.model = model if temporal else SmoothDino(model.backbone)
+        self.temporal = temporal
         image = torch.zeros(1, *size, 3, dtype=torch.uint8, device=self.backbone.mean.device)
         blank = self.backbone.preprocess(image)
         self._frames = self.backbone.features(blank, ())
         self._pixels = tuple(blank.pixels.shape[1:])
 
+    @property
+    def backbone(self) -> DepthBackbone:
+        return self.model.backbone
+
     def forward(self, pixels: Tensor, *temporal: Tensor) -> tuple[Tensor, ...]:
         features = self.backbone.encode_input(self._network_input(pixels))
-        if self.adapter is None:
+        if not self.temporal:
             return (self.backbone.decode(features),)
         shift_patches, confidence, valid, *previous = temporal
-        adapted = self.adapter(
+        adapted, kept = self.model.adapt_features(
             features,
             replace(features, levels=tuple(previous)),
             shift_patches=shift_patches,
             confidence=confidence,
             valid=valid,
         )
-        kept = adapted if self.adapter.config.recurrent else features
         return self.backbone.decode(adapted), *kept.levels
 
     def _network_input(self, pixels: Tensor) -> NetworkInput:
@@ -131,7 +134,7 @@ class _Network(nn.Module):
 
     def names(self) -> tuple[list[str], list[str]]:
         """Give the names of the inputs and of the outputs."""
-        if self.adapter is None:
+        if not self.temporal:
             return ['pixels'], ['depth_m']
         levels = range(self.backbone.n_levels)
         return (
@@ -148,7 +151,7 @@ class _Network(nn.Module):
             return torch.randn(batch, *shape, generator=generator).to(like.device)
 
         pixels = random(*self._pixels)
-        if self.adapter is None:
+        if not self.temporal:
             return (pixels,)
         rows, columns = self._frames.grid
         previous = [

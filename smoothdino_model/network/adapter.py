@@ -125,9 +125,7 @@ class TemporalAdapter(nn.Module):
         levels = []
         for level, tokens in enumerate(current.levels):
             if self.config.sees_features:
-                delta = self._delta(
-                    level, tokens, previous.levels[level], current.grid, motion.to(tokens.dtype)
-                )
+                delta = self._delta(level, tokens, previous.levels[level], current.grid, motion)
             else:
                 delta = self._offset(level, tokens)
             levels.append(torch.where(valid[:, None, None], tokens + delta, tokens))
@@ -141,7 +139,12 @@ class TemporalAdapter(nn.Module):
     def _delta(
         self, level: int, tokens: Tensor, previous: Tensor, grid: tuple[int, int], motion: Tensor
     ) -> Tensor:
-        """Give what to add to one level's tokens (B, 1 + N, C); ``motion`` is (B, 3)."""
+        """Give what to add to one level's tokens (B, 1 + N, C).
+
+        ``motion`` is (B, 3) in full precision: half of it would round a shift of many patches to
+        a third of a pixel.
+        """
+        rounded = motion.to(tokens.dtype)[:, None]  # (B, 1, 3)
         rows, columns = grid
         shape = (self.config.channels,)
         seen = []
@@ -152,9 +155,9 @@ class TemporalAdapter(nn.Module):
                 previous = _moved(previous, grid, motion[:, :2])
             previous = functional.layer_norm(previous, shape)
             if self.config.gated:
-                previous = previous * motion[:, None, 2:]
+                previous = previous * rounded[:, :, 2:]
             seen.append(previous)
-            seen.append(motion[:, None].expand(-1, tokens.shape[1], -1))
+            seen.append(rounded.expand(-1, tokens.shape[1], -1))
         stacked = torch.cat(seen, dim=-1)  # (B, 1 + N, S)
         class_delta = self.class_token[level](stacked[:, :1])
         patches = stacked[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))  # (B, S, h, w)
@@ -166,8 +169,8 @@ def _moved(tokens: Tensor, grid: tuple[int, int], shift_patches: Tensor) -> Tens
     """Move the patches of ``tokens`` (B, 1 + N, C) by (dx, dy); the borders are continued."""
     rows, columns = grid
     device = tokens.device
-    y = torch.arange(rows, device=device) + 0.5 - shift_patches[:, 1:].float()  # (B, rows)
-    x = torch.arange(columns, device=device) + 0.5 - shift_patches[:, :1].float()  # (B, columns)
+    y = torch.arange(rows, device=device) + 0.5 - shift_patches[:, 1:]  # (B, rows)
+    x = torch.arange(columns, device=device) + 0.5 - shift_patches[:, :1]  # (B, columns)
     positions = torch.stack(
         (
             (2 * x / columns - 1)[:, None, :].expand(-1, rows, -1),

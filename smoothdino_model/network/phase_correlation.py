@@ -9,6 +9,7 @@ to zero; the Hann window is what makes the measurement work on real frames.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,20 +19,111 @@ _REACH_PX = 1.0  # how far around the highest pixel the refined correlation exte
 # Real motion is not one shift: parallax splits the peak. A Gaussian of this width joins its parts.
 _PEAK_SIGMA_PX = 0.7
 _SIDE_LOBE_PX = 5  # the second peak, which confidence compares with, is sought beyond this
+_SIZES_KEPT = 16
+
+
+class PhaseCorrelation:
+    """Spectra of grey images of one (height, width), and the shift between two of them.
+
+    What depends on the size alone is made once, on the device. A frame brings no number from
+    Python to the device and asks it for none, so that its work can be recorded as a CUDA graph.
+    """
+
+    def __init__(self, height: int, width: int, device: torch.device | str) -> None:
+        self.height, self.width = height, width
+        window_y = torch.hann_window(height, periodic=False, device=device)
+        window_x = torch.hann_window(width, periodic=False, device=device)
+        self._window = window_y[:, None] * window_x  # (H, W)
+        y = torch.fft.fftfreq(height, device=device)
+        x = torch.fft.rfftfreq(width, device=device)
+        self._low_pass = torch.exp(
+            -2 * (math.pi * _PEAK_SIGMA_PX) ** 2 * (y[:, None] ** 2 + x**2)
+        )  # (H, W // 2 + 1)
+        self._turn_y, self._turn_x = 2 * math.pi * y, 2 * math.pi * x  # radians per pixel
+        # Every column but the first (and, for even widths, the last) stands for two of the full
+        # DFT: 0 at these, 1 elsewhere, plus 1.
+        column = torch.arange(len(x), device=device)
+        self._columns_full = 1 + ((column > 0) & (2 * column != width)).float()
+        self._rows = torch.arange(height, device=device)
+        self._columns = torch.arange(width, device=device)
+        steps = round(_REACH_PX * _UPSAMPLING)
+        self._fine = torch.arange(-steps, steps + 1, device=device) / _UPSAMPLING  # (K,)
+
+    def spectrum(self, gray: Tensor) -> Tensor:
+        """Transform images (B, H, W) to complex (B, H, W // 2 + 1), mean removed, Hann window."""
+        gray = gray.float()
+        rounding = 1e-5 * gray.abs().amax(dim=(1, 2), keepdim=True)
+        gray = gray - gray.mean(dim=(1, 2), keepdim=True)
+        # In a featureless image all that is left is rounding, which would correlate with itself.
+        featureless = gray.abs().amax(dim=(1, 2), keepdim=True) <= rounding
+        return torch.fft.rfft2(gray.masked_fill(featureless, 0) * self._window)
+
+    def shift(self, previous: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+        """Measure how far the content moved between two spectra, see :func:`phase_correlate`."""
+        phase = self._phase(previous, current)
+        correlation = torch.fft.irfft2(phase, s=(self.height, self.width))  # (B, H, W)
+        highest, index = correlation.flatten(1).max(dim=1)
+        row, column = index // self.width, index % self.width
+        confidence = self._confidence(correlation, highest, row, column)
+        shift_px = self._refined(phase, _signed(column, self.width), _signed(row, self.height))
+        return shift_px.masked_fill((confidence <= 0)[:, None], 0), confidence
+
+    def _phase(self, previous: Tensor, current: Tensor) -> Tensor:
+        cross = current * previous.conj()
+        magnitude = cross.abs()
+        # Frequencies this far below the strongest one hold nothing but rounding.
+        floor = 1e-9 * magnitude.amax(dim=(1, 2), keepdim=True) + 1e-12
+        phase = cross / magnitude.clamp(min=1e-30)
+        return phase.masked_fill(magnitude <= floor, 0) * self._low_pass
+
+    def _confidence(
+        self, correlation: Tensor, highest: Tensor, row: Tensor, column: Tensor
+    ) -> Tensor:
+        from_row = (self._rows - row[:, None]).abs()
+        from_column = (self._columns - column[:, None]).abs()
+        near_row = torch.minimum(from_row, self.height - from_row) <= _SIDE_LOBE_PX  # (B, H)
+        near_column = torch.minimum(from_column, self.width - from_column) <= _SIDE_LOBE_PX
+        near = near_row[:, :, None] & near_column[:, None, :]
+        second = correlation.masked_fill(near, 0).flatten(1).amax(dim=1)
+        certain = 1 - second / highest.clamp(min=1e-12)
+        return certain.masked_fill(highest <= 0, 0).clamp(0, 1)
+
+    def fine_correlation(self, phase: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Sample the correlation (B, K, L), H * W times what irfft2 gives, at y (B, K), x (B, L).
+
+        ``phase`` is (B, H, W // 2 + 1); positions are in pixels.
+        """
+        wave_y = _unit(y[:, :, None] * self._turn_y)  # (B, K, H)
+        wave_x = _unit(x[:, :, None] * self._turn_x) * self._columns_full  # (B, L, W // 2 + 1)
+        return torch.einsum('bkh,bhw,blw->bkl', wave_y, phase, wave_x).real
+
+    def _refined(self, phase: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+        """Sample the correlation finely around (dx, dy) and return its peak (B, 2) as (dx, dy)."""
+        x, y = dx[:, None] + self._fine, dy[:, None] + self._fine  # (B, K) each
+        fine = self.fine_correlation(phase, x, y)
+        k = fine.shape[2]
+        index = fine.flatten(1).argmax(dim=1)
+        row = (index // k).clamp(1, k - 2)[:, None]
+        column = (index % k).clamp(1, k - 2)[:, None]
+
+        def at(down: int, right: int) -> Tensor:
+            return fine.flatten(1).gather(1, (row + down) * k + column + right)
+
+        peak_x = x.gather(1, column) + _vertex(at(0, -1), at(0, 0), at(0, 1))
+        peak_y = y.gather(1, row) + _vertex(at(-1, 0), at(0, 0), at(1, 0))
+        return torch.cat((peak_x, peak_y), dim=1)
+
+
+@lru_cache(maxsize=_SIZES_KEPT)
+def phase_correlation(height: int, width: int, device: torch.device) -> PhaseCorrelation:
+    """Give the one object of a size on a device."""
+    with torch.inference_mode(False):  # its tensors serve training as well
+        return PhaseCorrelation(height, width, device)
 
 
 def windowed_spectrum(gray: Tensor) -> Tensor:
     """Transform grey images (B, H, W) to complex (B, H, W // 2 + 1), mean removed, Hann window."""
-    _, height, width = gray.shape
-    gray = gray.float()
-    window_y = torch.hann_window(height, periodic=False, device=gray.device)
-    window_x = torch.hann_window(width, periodic=False, device=gray.device)
-    rounding = 1e-5 * gray.abs().amax(dim=(1, 2), keepdim=True)
-    gray = gray - gray.mean(dim=(1, 2), keepdim=True)
-    # In a featureless image all that is left now is rounding, which would correlate with itself.
-    featureless = gray.abs().amax(dim=(1, 2), keepdim=True) <= rounding
-    gray = gray.masked_fill(featureless, 0)
-    return torch.fft.rfft2(gray * window_y[:, None] * window_x)
+    return phase_correlation(*gray.shape[1:], gray.device).spectrum(gray)
 
 
 def phase_correlate(previous: Tensor, current: Tensor, *, width: int) -> tuple[Tensor, Tensor]:
@@ -42,28 +134,7 @@ def phase_correlate(previous: Tensor, current: Tensor, *, width: int) -> tuple[T
     moved down, as ``cv2.phaseCorrelate(previous, current)`` does; and ``confidence`` (B,) in
     [0, 1]: one minus the second peak over the first, 0 where there is nothing to correlate.
     """
-    height = current.shape[1]
-    cross = current * previous.conj()
-    magnitude = cross.abs()
-    # Frequencies this far below the strongest one hold nothing but rounding.
-    floor = 1e-9 * magnitude.amax(dim=(1, 2), keepdim=True) + 1e-12
-    phase = torch.where(magnitude > floor, cross / magnitude.clamp(min=1e-30), 0)
-    phase = phase * _low_pass(height, width, phase.device)
-    correlation = torch.fft.irfft2(phase, s=(height, width))  # (B, H, W)
-
-    highest, index = correlation.flatten(1).max(dim=1)
-    row, column = index // width, index % width
-    confidence = _confidence(correlation, highest, row, column)
-    dy = _signed(row, height)
-    dx = _signed(column, width)
-    shift_px = _refine(phase, width, dx, dy)
-    return torch.where(confidence[:, None] > 0, shift_px, 0), confidence
-
-
-def _low_pass(height: int, width: int, device: torch.device) -> Tensor:
-    y = torch.fft.fftfreq(height, device=device)[:, None]
-    x = torch.fft.rfftfreq(width, device=device)
-    return torch.exp(-2 * (math.pi * _PEAK_SIGMA_PX) ** 2 * (y**2 + x**2))
+    return phase_correlation(current.shape[1], width, current.device).shift(previous, current)
 
 
 def _signed(index: Tensor, size: int) -> Tensor:
@@ -71,50 +142,8 @@ def _signed(index: Tensor, size: int) -> Tensor:
     return torch.where(index > (size - 1) // 2, index - size, index).float()
 
 
-def _confidence(correlation: Tensor, highest: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    _, height, width = correlation.shape
-    rows = torch.arange(height, device=correlation.device)
-    columns = torch.arange(width, device=correlation.device)
-    from_row = (rows - row[:, None]).abs()
-    from_column = (columns - column[:, None]).abs()
-    near_row = torch.minimum(from_row, height - from_row) <= _SIDE_LOBE_PX  # (B, H)
-    near_column = torch.minimum(from_column, width - from_column) <= _SIDE_LOBE_PX  # (B, W)
-    near = near_row[:, :, None] & near_column[:, None, :]
-    second = correlation.masked_fill(near, 0).flatten(1).amax(dim=1)
-    return torch.where(
-        highest > 0, 1 - second / highest.clamp(min=1e-12), torch.zeros_like(highest)
-    ).clamp(0, 1)
-
-
-def _refine(phase: Tensor, width: int, dx: Tensor, dy: Tensor) -> Tensor:
-    """Sample the correlation finely around (dx, dy) and return its peak (B, 2) as (dx, dy)."""
-    batch, height, half = phase.shape
-    device = phase.device
-    steps = round(_REACH_PX * _UPSAMPLING)
-    fine = torch.arange(-steps, steps + 1, device=device) / _UPSAMPLING  # (K,)
-    y = dy[:, None] + fine  # (B, K)
-    x = dx[:, None] + fine
-    frequency_y = torch.fft.fftfreq(height, device=device)
-    frequency_x = torch.fft.rfftfreq(width, device=device)
-    # Every column but the first (and, for even widths, the last) stands for two of the full DFT.
-    weight = torch.full((half,), 2.0, device=device)
-    weight[0] = 1
-    if width % 2 == 0:
-        weight[-1] = 1
-    wave_y = torch.exp(2j * math.pi * y[:, :, None] * frequency_y)  # (B, K, H)
-    wave_x = torch.exp(2j * math.pi * x[:, :, None] * frequency_x) * weight  # (B, K, half)
-    fine_correlation = torch.einsum('bkh,bhw,blw->bkl', wave_y, phase, wave_x).real  # (B, K, K)
-
-    k = len(fine)
-    index = fine_correlation.flatten(1).argmax(dim=1)
-    row = (index // k).clamp(1, k - 2)
-    column = (index % k).clamp(1, k - 2)
-    item = torch.arange(batch, device=device)
-    peak_y = y[item, row] + _vertex(*(fine_correlation[item, row + d, column] for d in (-1, 0, 1)))
-    peak_x = x[item, column] + _vertex(
-        *(fine_correlation[item, row, column + d] for d in (-1, 0, 1))
-    )
-    return torch.stack((peak_x, peak_y), dim=1)
+def _unit(angle: Tensor) -> Tensor:
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def _vertex(before: Tensor, at: Tensor, after: Tensor) -> Tensor:

@@ -10,8 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from smoothdino_model.network.adapter import TemporalAdapter
-from smoothdino_model.network.backbone import DepthBackbone, Features
+from smoothdino_model.network.backbone import DepthBackbone, Features, NetworkInput
 from smoothdino_model.network.phase_correlation import phase_correlate, windowed_spectrum
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What frames are to the network: their features and, for the shift, their spectrum.
+
+    A network without an adapter measures no shift: ``spectrum`` is then None.
+    """
+
+    features: Features
+    spectrum: Tensor | None
+
+    def of(self, frames: slice) -> Seen:
+        """Give some frames of the batch."""
+        levels = tuple(level[frames] for level in self.features.levels)
+        spectrum = None if self.spectrum is None else self.spectrum[frames]
+        return Seen(replace(self.features, levels=levels), spectrum)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +111,14 @@ class Motion:
         )
 
 
-def first_state(features: Features, spectrum: Tensor) -> TemporalState:
+def first_state(seen: Seen) -> TemporalState:
     """Give the state after the first frames."""
-    batch = len(spectrum)
-    nothing = spectrum.real.new_zeros(batch, 2)
-    valid = torch.ones(batch, dtype=torch.bool, device=spectrum.device)
-    return TemporalState(features, spectrum, valid, nothing, nothing[:, 0])
+    if seen.spectrum is None:
+        raise ValueError('expected frames with their spectrum, got those of no adapter')
+    batch = len(seen.spectrum)
+    nothing = seen.spectrum.real.new_zeros(batch, 2)
+    valid = torch.ones(batch, dtype=torch.bool, device=nothing.device)
+    return TemporalState(seen.features, seen.spectrum, valid, nothing, nothing[:, 0])
 
 
 class SmoothDino(nn.Module):
@@ -129,38 +148,62 @@ class SmoothDino(nn.Module):
 
         ``state`` is what the call on the previous frames returned, ``None`` at the first ones.
         """
-        network_input = self.backbone.preprocess(rgb)
-        features = self.backbone.encode_input(network_input)
-        if self.adapter is None:
-            return self.backbone.decode(features), None
-        spectrum = windowed_spectrum(self.backbone.luma(network_input))
-        features, next_state = self.adapt(features, spectrum, state)
+        features, next_state = self.adapt(self.see(rgb), state)
         return self.backbone.decode(features), next_state
 
-    def adapt(
-        self, features: Features, spectrum: Tensor, state: TemporalState | None
-    ) -> tuple[Features, TemporalState]:
-        """Adapt encoded frames; training calls this on features that it has kept."""
+    def see(self, rgb: Tensor, encode: Callable[[NetworkInput], Features] | None = None) -> Seen:
+        """Give what RGB uint8 (B, H, W, 3) is to the network.
+
+        ``encode`` takes the place of the encoder, for features that are kept or made elsewhere.
+        """
+        network_input = self.backbone.preprocess(rgb)
+        return self.seen(network_input, (encode or self.backbone.encode_input)(network_input))
+
+    def seen(self, network_input: NetworkInput, features: Features) -> Seen:
         if self.adapter is None:
-            raise ValueError('expected a model with an adapter, got one without')
+            return Seen(features, None)
+        return Seen(features, windowed_spectrum(self.backbone.luma(network_input)))
+
+    def adapt(
+        self, seen: Seen, state: TemporalState | None
+    ) -> tuple[Features, TemporalState | None]:
+        """Give the features to decode, and what is kept for the next frames."""
+        if self.adapter is None or seen.spectrum is None:
+            return seen.features, None
         if state is None:
-            return features, first_state(features, spectrum)
-        motion = self.measure(spectrum, features, state)
-        adapted = self.adapter(
-            features,
+            return seen.features, first_state(seen)
+        return self.moved_on(seen, state, self.measure(seen, state))
+
+    def moved_on(
+        self, seen: Seen, state: TemporalState, motion: Motion
+    ) -> tuple[Features, TemporalState]:
+        """Adapt frames whose motion since ``state`` is known; give them and the next state."""
+        adapted, kept = self.adapt_features(
+            seen.features,
             state.features,
             shift_patches=motion.shift_input_px / self.backbone.patch,
             confidence=motion.confidence,
             valid=state.valid,
         )
-        kept = adapted if self.adapter.config.recurrent else features
         return adapted, motion.state_with(kept)
 
-    def measure(self, spectrum: Tensor, frames: Features, state: TemporalState) -> Motion:
-        """Measure how the frames moved since those of ``state``.
+    def adapt_features(
+        self, current: Features, previous: Features, **motion: Tensor
+    ) -> tuple[Features, Features]:
+        """Adapt features, see :class:`TemporalAdapter`; give them, and those to be kept."""
+        if self.adapter is None:
+            raise ValueError('expected a model with an adapter, got one without')
+        adapted = self.adapter(current, previous, **motion)
+        return adapted, adapted if self.adapter.config.recurrent else current
 
-        Of ``frames`` only the geometry counts, not the levels.
+    def measure(self, seen: Seen, state: TemporalState) -> Motion:
+        """Measure how frames moved since those of ``state``.
+
+        Of their features only the geometry counts, not the levels.
         """
+        frames, spectrum = seen.features, seen.spectrum
+        if spectrum is None:
+            raise ValueError('expected frames with their spectrum, got those of no adapter')
         batch = len(spectrum)
         if state.features.frame_size != frames.frame_size or len(state.valid) != batch:
             raise ValueError(

@@ -55,7 +55,7 @@ def random_color(
     return (rng.uniform(*value) * (1 - s * (1 - wheel))).astype(np.float32)
 
 
-def _woodrandom_color(rng: np.random.Generator) -> np.ndarray:
+def _wood_color(rng: np.random.Generator) -> np.ndarray:
     return np.array([1.0, rng.uniform(0.7, 0.86), rng.uniform(0.42, 0.66)]) * rng.uniform(
         0.55, 1.0
     )
@@ -79,7 +79,7 @@ def _wood(rng: np.random.Generator) -> np.ndarray:
     bend = _noise(rng, 2, 4, 3)
     rings = np.sin(2 * np.pi * (bend * rng.uniform(3, 9) + _noise(rng, 32, 1, 2) * 2))
     gray = 0.86 + 0.08 * rings - 0.18 * _noise(rng, 128, 2, 2)
-    return gray[..., None] * _woodrandom_color(rng).astype(np.float32)
+    return gray[..., None] * _wood_color(rng).astype(np.float32)
 
 
 def _planks(rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import huggingface_hub
+from huggingface_hub import constants
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from smoothdino_model.one_line import first_line
@@ -46,7 +47,7 @@ def resolve_model(model: str | Path) -> Path:
 
 def download_model(name: str) -> Path:
     """Fetch a Hugging Face model into the local cache and give its directory there."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise CheckpointError(
             f'model {name!r} is not in the local cache and HF_HUB_OFFLINE is set: unset it, or '
             f"run 'smoothdino download {name}' where there is a network and copy what it gives"

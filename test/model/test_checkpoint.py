@@ -363,7 +363,8 @@ def test_a_model_that_is_not_cached_says_how_to_get_it_offline(empty_cache, monk
 def test_a_model_that_cannot_be_downloaded_says_so_soon(tmp_path):
     """In its own process, with a hub that nobody answers for."""
     code = (
-        'from smoothdino_model.weights.errors import CheckpointError\nfrom smoothdino_model.weights.hub import download_model\n'
+        'from smoothdino_model.weights.errors import CheckpointError\n'
+        'from smoothdino_model.weights.hub import download_model\n'
         'import time\n'
         'begin = time.monotonic()\n'
         'try:\n'

@@ -26,7 +26,6 @@ from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.engines.winograd import WinogradConv2d, with_winograd
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.network.neck import fused_maps
-from smoothdino_model.network.phase_correlation import windowed_spectrum
 from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import SampleRoom
@@ -47,13 +46,10 @@ def by_the_library(
 ) -> tuple[torch.Tensor, TemporalState | None]:
     """What a model gives with the library's own decoder and PyTorch's own convolutions."""
     backbone, network = model.backbone, model.backbone.network
-    network_input = backbone.preprocess(rgb)
-    features = backbone.encode_input(network_input)
-    spectrum = windowed_spectrum(backbone.luma(network_input))
-    features, next_state = model.adapt(features, spectrum, state)
+    features, next_state = model.adapt(model.see(rgb), state)
     depth = network.head(network.neck(list(features.levels), *features.grid))
     if state is None:
-        assert torch.equal(depth, network(network_input.pixels).predicted_depth)
+        assert torch.equal(depth, network(backbone.preprocess(rgb).pixels).predicted_depth)
     return backbone.cut_out(depth, features, features.frame_size), next_state
 
 

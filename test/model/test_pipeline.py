@@ -64,14 +64,11 @@ def assert_close(one: DepthResult, other: DepthResult) -> None:
 def test_a_stream_encoded_at_once_is_the_stream_frame_by_frame():
     model = tiny_smoothdino()
     frames = clip(5)
-    network_input = model.backbone.preprocess(as_batch(*frames))
-    whole = model.backbone.encode_input(network_input)
-    spectra = windowed_spectrum(model.backbone.luma(network_input))
+    whole = model.see(as_batch(*frames))
     state = state_at_once = None
     for i, frame in enumerate(frames):
         depth_m, state = model(as_batch(frame), state)
-        one = replace(whole, levels=tuple(level[i : i + 1] for level in whole.levels))
-        adapted, state_at_once = model.adapt(one, spectra[i : i + 1], state_at_once)
+        adapted, state_at_once = model.adapt(whole.of(slice(i, i + 1)), state_at_once)
         torch.testing.assert_close(model.backbone.decode(adapted), depth_m, atol=1e-4, rtol=1e-4)
         if i:  # the comparison is worth something
             assert not torch.allclose(depth_m, model.backbone(as_batch(frame)), atol=1e-2)

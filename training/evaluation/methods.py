@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from smoothdino_model.engines.choice import dtype_of
 from smoothdino_model.network.adapter import AdapterConfig
 from smoothdino_model.network.backbone import Features
-from smoothdino_model.network.phase_correlation import windowed_spectrum
-from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
+from smoothdino_model.network.smoothdino import Seen, SmoothDino, TemporalState
 from smoothdino_model.pipeline import DepthPipeline
 from smoothdino_model.weights.checkpoint import ADAPTER_CONFIG, load_adapter
 from smoothdino_model.weights.hub import resolve_model
@@ -56,7 +54,9 @@ class Methods:
         for name, path in adapters.items():
             adapter = load_adapter(path).eval().requires_grad_(False).to(self.device, dtype)
             self._adapted[name] = SmoothDino(self.backbone, adapter)
-        self._states: dict[str, TemporalState] = {}
+        # With any adapter a frame is seen alike: its features, and the spectrum that all share.
+        self._seeing = next(iter(self._adapted.values()), loaded.model)
+        self._states: dict[str, TemporalState | None] = {}
 
     @property
     def names(self) -> list[str]:
@@ -73,31 +73,30 @@ class Methods:
         First in metres as the node has it, then as the published code evaluates it: the map of
         the padded input squeezed to the frame's size, plus 1 mm, within 1 mm and 10 m.
         """
-        network_input = self.backbone.preprocess(torch.from_numpy(rgb).to(self.device))
-        features = self.backbone.encode_input(network_input)
-        spectra = windowed_spectrum(self.backbone.luma(network_input))
+        seen = self._seeing.see(torch.from_numpy(rgb).to(self.device))
+        size = seen.features.frame_size
         depths_m, published_m = {}, {}
         for name in self.names:
-            levels = self._adapt(name, features, spectra)
-            maps = self.backbone.decode_padded(replace(features, levels=levels))
-            depth_m = self.backbone.cut_out(maps, features, features.frame_size)
+            features = self._adapt(name, seen, len(rgb))
+            maps = self.backbone.decode_padded(features)
+            depth_m = self.backbone.cut_out(maps, features, size)
             depths_m[name] = depth_m.cpu().numpy()
-            squeezed = functional.interpolate(maps[:, None], features.frame_size, mode='bilinear')
+            squeezed = functional.interpolate(maps[:, None], size, mode='bilinear')
             published = (squeezed[:, 0] + _PUBLISHED_OFFSET_M).clamp(max=_PUBLISHED_MOST_M)
             published_m[name] = published.cpu().numpy()
         return depths_m, published_m
 
-    def _adapt(self, name: str, features: Features, spectra: Tensor) -> tuple[Tensor, ...]:
+    def _adapt(self, name: str, seen: Seen, length: int) -> Features:
         if name == PER_FRAME:
-            return features.levels
+            return seen.features
         adapted = []
-        for t in range(len(spectra)):
-            frame = replace(features, levels=tuple(level[t : t + 1] for level in features.levels))
+        for t in range(length):
             frame, self._states[name] = self._adapted[name].adapt(
-                frame, spectra[t : t + 1], self._states.get(name)
+                seen.of(slice(t, t + 1)), self._states.get(name)
             )
             adapted.append(frame.levels)
-        return tuple(torch.cat(level) for level in zip(*adapted, strict=True))
+        levels = tuple(torch.cat(level) for level in zip(*adapted, strict=True))
+        return replace(seen.features, levels=levels)
 
 
 def named_adapters(model: str | Path, given: Sequence[str]) -> dict[str, Path]:

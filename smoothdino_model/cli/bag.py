@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``smoothdino bag``: a rosbag of images made into one of depth."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from smoothdino_model.cli.model_arguments import add_model_arguments, pipeline_of
+from smoothdino_model.recordings.open import open_recording
+
+
+def add_to(commands: Any) -> None:
+    bag = commands.add_parser('bag', help='a rosbag of images made into one of depth')
+    bag.set_defaults(run=run)
+    add = bag.add_argument
+    add('input', metavar='IN', type=Path, help='rosbag of ROS 1 or ROS 2: a folder or a file')
+    add('output', metavar='OUT', type=Path, help='rosbag of ROS 2, a folder not there yet')
+    add('--image', metavar='T', help='topic of the images, raw or compressed, if several')
+    add('--camera-info', metavar='T', help='its topic; by default the one beside the images')
+    add('--storage', default='mcap', choices=('mcap', 'sqlite3'), help='default: %(default)s')
+    add('--keep-input', action='store_true', help='copy the images and their camera_info too')
+    add('--depth-encoding', default='32FC1', choices=('32FC1', '16UC1'), help='metres or mm')
+    add('--min-depth', metavar='M', type=float, default=0.1, help='metres; closer is -Inf or 0')
+    add('--max-depth', metavar='M', type=float, default=10.0, help='metres; farther is +Inf or 0')
+    add('--no-focal-correction', action='store_true', help="depth as the model's own camera sees")
+    add_model_arguments(bag)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the depth of every frame of a bag as a bag, whole or not at all."""
+    with open_recording(args.input, topic=args.image, info_topic=args.camera_info) as recording:
+        from smoothdino_model.depth_bag import DepthFormat, check_output, write_depth_bag
+        from smoothdino_model.recordings.bags import BagRecording
+
+        if not isinstance(recording, BagRecording):
+            raise ValueError(f'expected a rosbag, got {args.input}: infer takes it')
+        depth_format = DepthFormat(args.depth_encoding, args.min_depth, args.max_depth)
+        check_output(args.output)  # before a model is loaded
+        pipeline = pipeline_of(args)
+        _make_deterministic(pipeline.device.type)
+        account = write_depth_bag(
+            recording,
+            args.output,
+            pipeline,
+            storage=args.storage,
+            depth_format=depth_format,
+            focal_correction=not args.no_focal_correction,
+            keep_input=args.keep_input,
+            custom_data={
+                'smoothdino_model': str(args.model),
+                'smoothdino_adapter': str(args.adapter or 'the one beside the model'),
+                'smoothdino_temporal': str(pipeline.temporal).lower(),
+                'smoothdino_engine': ' '.join(
+                    (pipeline.engine, 'on', str(pipeline.device), 'in', pipeline.precision)
+                ),
+                'smoothdino_focal_correction': str(not args.no_focal_correction).lower(),
+            },
+        )
+    print(f'wrote the depth of {account.frames} frames ({account.resets} resets) to {args.output}')
+    if not account.lost:
+        return 0
+    for one in account.lost[:5]:
+        print(f'smoothdino: lost: {one}', file=sys.stderr)
+    if len(account.lost) > 5:
+        print(f'smoothdino: lost: {len(account.lost) - 5} more like these', file=sys.stderr)
+    return 3
+
+
+def _make_deterministic(device_type: str) -> None:
+    """A GPU may otherwise add in another order in the next run; a CPU of as many threads not."""
+    if device_type == 'cuda':
+        import torch
+
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read at the first product
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``smoothdino infer``: depth of a folder of images, a video or a rosbag, as files."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from smoothdino_model.cli.model_arguments import add_model_arguments, pipeline_of
+from smoothdino_model.recordings.depth_images import rgb_from_depth
+from smoothdino_model.recordings.frames import UniqueNames
+from smoothdino_model.recordings.open import open_recording
+from smoothdino_model.whole_files import written_whole
+
+PREVIEW_FARS_M = (1, 2, 5, 10, 20, 50, 100, 200)
+
+
+def add_to(commands: Any) -> None:
+    infer = commands.add_parser('infer', help='depth of a folder of images, a video or a rosbag')
+    infer.set_defaults(run=run)
+    add = infer.add_argument
+    add('input', metavar='INPUT', type=Path, help='folder of images, video file or rosbag')
+    add('--output', metavar='DIR', type=Path, required=True, help='made if it is not there')
+    add('--topic', metavar='T', help='the images in a rosbag that has several topics of them')
+    add_model_arguments(infer)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write <name>.npy and <name>.png per frame and summary.json, each whole or not at all."""
+    if args.output.resolve() == args.input.resolve():
+        raise ValueError(f'expected an output apart from the input, got {args.output} for both')
+    with open_recording(args.input, topic=args.topic) as recording:
+        args.output.mkdir(parents=True, exist_ok=True)
+        from smoothdino_model.pipeline import CameraFrame
+
+        pipeline = pipeline_of(args)
+        summary: dict[str, Any] = {
+            'input': str(args.input),
+            'kind': recording.kind,
+            'model': args.model,
+            'adapter': args.adapter,
+            'temporal': pipeline.temporal,
+            'engine': pipeline.engine,
+            'device': str(pipeline.device),
+            'precision': pipeline.precision,
+            'preview_range_m': None,
+            'per_frame': [],
+        }
+        file_name = UniqueNames()
+        with _summary_at_the_end(summary, args.output / 'summary.json'):
+            # disable=None: no bar where stderr is not a terminal
+            for frame in tqdm(recording, total=len(recording) or None, unit='frame', disable=None):
+                result = pipeline.step({'': CameraFrame(frame.rgb, frame.stamp_ns)})['']
+                if summary['preview_range_m'] is None:
+                    summary['preview_range_m'] = [0, _preview_far_m(result.depth_m)]
+                name = file_name(re.sub(r'[^\w.-]+', '_', frame.name).strip('.')[:150] or 'frame')
+                _write_whole(args.output / f'{name}.npy', _npy(result.depth_m))
+                far_m = summary['preview_range_m'][1]
+                _write_whole(args.output / f'{name}.png', _preview_png(result.depth_m, far_m))
+                summary['per_frame'].append(
+                    {
+                        'name': frame.name,
+                        'file': f'{name}.npy',
+                        'stamp_ns': frame.stamp_ns,
+                        'shift_px': list(result.shift_px),
+                        'confidence': result.confidence,
+                        'reset': result.reset,
+                    }
+                )
+    print(
+        f'wrote {summary["frames"]} depth maps (.npy, float32 metres), their previews (.png, 0 to '
+        f'{summary["preview_range_m"][1]} m) and summary.json to {args.output} at '
+        f'{summary["fps"]:.2f} frames/s by {summary["engine"]} on {summary["device"]} in '
+        f'{summary["precision"]}'
+    )
+
+
+@contextmanager
+def _summary_at_the_end(summary: dict[str, Any], path: Path) -> Iterator[None]:
+    """Write the summary of the frames that were done, also of a run that breaks off."""
+    start = time.monotonic()
+    summary['interrupted'] = True
+    try:
+        yield
+        summary['interrupted'] = False
+    finally:
+        frames = summary['per_frame']
+        summary['frames'] = len(frames)
+        summary['fps'] = len(frames) / max(time.monotonic() - start, 1e-9)
+        # The first frame always starts afresh: it is no reset of what was there.
+        summary['resets'] = sum(frame['reset'] is not None for frame in frames[1:])
+        _write_whole(path, (json.dumps(summary, indent=1) + '\n').encode())
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    with written_whole(path) as place:
+        place.write_bytes(data)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def _preview_far_m(depth_m: np.ndarray) -> int:
+    """Far end of the colours: fixed by the first frame, so that the previews do not flicker."""
+    known = depth_m[np.isfinite(depth_m)]
+    far_m = np.percentile(known, 98) if known.size else 0
+    return next((far for far in PREVIEW_FARS_M if far >= far_m), PREVIEW_FARS_M[-1])
+
+
+def _preview_png(depth_m: np.ndarray, far_m: float) -> bytes:
+    colored = rgb_from_depth(depth_m, near_m=0, far_m=far_m)
+    return cv2.imencode('.png', colored[..., ::-1])[1].tobytes()

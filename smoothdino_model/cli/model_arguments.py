@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments of every command that runs a model."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smoothdino_model.pipeline import DepthPipeline
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command that runs a model takes; pipeline_of reads it."""
+    add = parser.add_argument
+    add('--model', metavar='M', help="Hugging Face id, directory or 'sample-room' (bundled)")
+    add('--adapter', metavar='A', help="directory, file, published .pth or 'none'")
+    add(
+        '--engine',
+        metavar='E',
+        default='auto',
+        help='auto, torch, onnxruntime, onnxruntime:openvino or onnxruntime:tensorrt',
+    )
+    add('--device', metavar='D', default='auto', help='auto, cpu, cuda, cuda:1, ...')
+    add('--precision', metavar='P', default='auto', help='auto, fp32, bf16 or fp16')
+    add('--no-temporal', action='store_true', help='every frame for itself')
+    add_input_height(parser)
+
+
+def add_input_height(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--input-height',
+        metavar='N',
+        type=int,
+        default=0,
+        help="pixels that the network sees; 0 is the checkpoint's or else the frame's own",
+    )
+
+
+def pipeline_of(args: argparse.Namespace) -> DepthPipeline:
+    from smoothdino_model.engines.choice import large_pages
+    from smoothdino_model.pipeline import DepthPipeline
+    from smoothdino_model.weights.hub import DEFAULT_MODEL
+
+    large_pages()
+    args.model = args.model or DEFAULT_MODEL
+    return DepthPipeline.from_pretrained(
+        args.model,
+        adapter=args.adapter,
+        engine=args.engine,
+        device=args.device,
+        precision=args.precision,
+        temporal=not args.no_temporal,
+        input_height=args.input_height,
+    )
