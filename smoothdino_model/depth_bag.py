@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,17 +17,9 @@ from tqdm import tqdm
 
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.bags import CAMERA_INFO, IMAGE, TYPES, BagRecording, Received
-from smoothdino_model.recordings.calibration import (
-    depth_camera_info,
-    intrinsics_of,
-    is_distorted,
-    is_rectified,
-)
 from smoothdino_model.recordings.depth_images import depth_bytes
 from smoothdino_model.recordings.frames import BAGS, RecordingError
 from smoothdino_model.whole_files import written_whole
-
-_log = logging.getLogger(__name__)
 
 DEPTH, DEPTH_INFO = '/depth/image', '/depth/camera_info'
 # The last version that Humble's rosbag2 reads; Jazzy's reads it as well.
@@ -138,19 +129,8 @@ def _answered(
     recording: BagRecording, pipeline: DepthPipeline, account: Account, *, focal_correction: bool
 ) -> Iterator[tuple[Received, Any, np.ndarray | None]]:
     """Every message; with one of an image that can be read, the depth's camera_info and depth."""
-    info = recording.first_info()
-    said: set[str] = set()
-
-    def warn_once(text: str) -> None:
-        if text not in said:
-            said.add(text)
-            _log.warning('%s', text)
-
-    if info is None:
-        warn_once('no camera_info: depth is not scaled by the focal length')
     for received in _up_to_damage(recording, account):
         if received.msgtype == CAMERA_INFO:
-            info = received.message
             yield received, None, None
             continue
         try:
@@ -159,24 +139,15 @@ def _answered(
             account.lost.append(str(error))
             yield received, None, None
             continue
-        header, (height, width) = received.message.header, rgb.shape[:2]
-        own, focal = None, None
-        if info is not None:
-            own = depth_camera_info(info, header, height=height, width=width)
-            rectified = is_rectified(received.topic)
-            if is_distorted(own) and not rectified:
-                warn_once(f'{received.topic} is not rectified: depth is off towards the edges')
-            try:
-                pinhole = intrinsics_of(own, height=height, width=width, rectified=rectified)
-                focal = pinhole.fx_px / pinhole.width if focal_correction else None
-            except ValueError as error:
-                warn_once(f'depth is not scaled by the focal length: {error}')
-        frame = CameraFrame(rgb, received.stamp_ns, header.frame_id, focal=focal)
+        calibration = recording.calibrated(received, *rgb.shape[:2])
+        focal = calibration.focal if focal_correction else None
+        frame_id = received.message.header.frame_id
+        frame = CameraFrame(rgb, received.stamp_ns, frame_id, focal=focal)
         result = pipeline.step({'': frame})['']
         # The first frame always starts afresh: it is no reset of what was there.
         account.resets += account.frames > 0 and result.reset is not None
         account.frames += 1
-        yield received, own, result.depth_m
+        yield received, calibration.info, result.depth_m
 
 
 def _up_to_damage(recording: BagRecording, account: Account) -> Iterator[Received]:

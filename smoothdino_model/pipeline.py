@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +24,8 @@ from smoothdino_model.weights.checkpoint import load_model
 from smoothdino_model.weights.hub import DEFAULT_MODEL
 
 _log = logging.getLogger(__name__)
+
+_MOST_FOCAL = 50.0  # widths: beyond, pixels are meant
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,10 +249,11 @@ class DepthPipeline:
     def _scale(self, camera: str, frame: CameraFrame) -> float:
         if frame.focal is None:
             return 1.0
-        if not 0 < frame.focal < math.inf:
+        if not 0 < frame.focal <= _MOST_FOCAL:
             raise ValueError(
-                f'camera {camera!r}: expected a focal length above 0 widths of the image, '
-                f'got {frame.focal!r}; leave it out where it is not known'
+                f'camera {camera!r}: expected a focal length above 0 and at most '
+                f'{_MOST_FOCAL:g} widths of the image, got {frame.focal!r}: give fx_px / width, '
+                'or nothing where it is not known'
             )
         height, width = frame.rgb.shape[:2]
         return self.model.backbone.trained_camera.scale(frame.focal, height=height, width=width)

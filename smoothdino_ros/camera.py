@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from smoothdino_model.recordings.calibration import (
-    depth_camera_info,
-    intrinsics_of,
-    is_distorted,
+    NO_INFO,
+    Calibration,
+    calibrated,
     is_rectified,
 )
-from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_ros import conversions
 from smoothdino_ros.depth_colors import depth_colors
 from smoothdino_ros.diagnostics import Tracking
@@ -30,29 +28,20 @@ from smoothdino_ros.topics import WatchedSubscription, watched_publisher
 if TYPE_CHECKING:
     from smoothdino_model.pipeline import CameraFrame, DepthResult
 
-_NO_INFO = 'no camera_info has come'
 _INFOS_KEPT = 8  # to find the one of an image's stamp among
 _INFO_WITHIN_S = 1.0  # of the first image
-
-
-@dataclass(frozen=True)
-class _Calibration:
-    """The camera_info as it is for one image, and the pinhole in it or the reason for none."""
-
-    info: CameraInfo | None = None
-    intrinsics: Intrinsics | None = None
-    fault: str = _NO_INFO
 
 
 class Camera:
     """Publishers from the start; subscriptions between `subscribe` and `unsubscribe`.
 
-    `ready`, `frame` and `publish` are for the worker's thread, in turns; the rest is for the
-    executor's.
+    `ready`, `read`, `kind` and `publish` are for the worker's thread, in turns; the rest is for
+    the executor's.
     """
 
-    def __init__(self, node: LifecycleNode, prefix: str) -> None:
+    def __init__(self, node: LifecycleNode, prefix: str, settings: NodeParameters) -> None:
         self._node, self._prefix = node, prefix
+        self.settings = settings  # replaced whole, from any thread
         self._depth = watched_publisher(node, Image, f'{prefix}depth/image')
         self._depth_info = watched_publisher(node, CameraInfo, f'{prefix}depth/camera_info')
         self._points = watched_publisher(node, PointCloud2, f'{prefix}depth/points')
@@ -61,14 +50,12 @@ class Camera:
         self._rectified = False
         self._infos: tuple[CameraInfo, ...] = ()  # latest first; replaced whole
         self._info_due_s: float | None = None  # known from the first image on
-        self._calibration = _Calibration()  # of the frame in work
+        self._calibration = Calibration()  # of the frame in work
         self._said: set[str] = set()
         self.tracking = Tracking()
         self.reported = CameraCounts()  # when last told of
 
-    def subscribe(
-        self, p: NodeParameters, on_image: Callable[[Image | CompressedImage], None]
-    ) -> None:
+    def subscribe(self, on_image: Callable[[Image | CompressedImage], None]) -> None:
         self.tracking, self.reported, self._infos = Tracking(), CameraCounts(), ()
         self._info_due_s = None
         # First, because the executor takes what is ready in this order: an image and its info that
@@ -84,7 +71,7 @@ class Camera:
         self._inputs.append(info)
         kind, topic = (
             (CompressedImage, 'image/compressed')
-            if p.image_transport == 'compressed'
+            if self.settings.image_transport == 'compressed'
             else (Image, 'image')
         )
 
@@ -115,31 +102,32 @@ class Camera:
         for one in self._inputs:
             one.check()
 
-    def wanted(self, p: NodeParameters) -> bool:
+    def wanted(self) -> bool:
         """Whether anybody would see an answer."""
+        p = self.settings
         outputs = [self._depth, self._depth_info]
         outputs += [self._points] if p.publish_points else []
         outputs += [self._color] if p.publish_color else []
         return any(one.get_subscription_count() > 0 for one in outputs)
 
-    def ready(self, p: NodeParameters) -> bool:
+    def ready(self) -> bool:
         """Whether an image may be worked on.
 
         The first one waits for a camera_info that somebody publishes, but not for long: without
         it, depth would begin at the scale of another camera and jump to that of this one.
         """
-        if self._infos or not p.focal_correction:
+        if self._infos or not self.settings.focal_correction:
             return True
         return self._info_due_s is not None and monotonic() >= self._info_due_s
 
-    def frame(self, waiting: Waiting, p: NodeParameters) -> CameraFrame:
+    def read(self, waiting: Waiting) -> CameraFrame:
         """The picture for the pipeline. Raises ValueError on one that cannot be decoded."""
         from smoothdino_model.pipeline import CameraFrame  # loaded with the model, not before
 
         rgb = conversions.rgb_from_message(waiting.message)
         self._calibration = self._calibrated(waiting.message.header, *rgb.shape[:2])
-        pinhole = self._calibration.intrinsics
-        if pinhole and p.focal_correction and self.tracking.uncalibrated == _NO_INFO:
+        focal = self._calibration.focal if self.settings.focal_correction else None
+        if focal and self.tracking.uncalibrated == NO_INFO:
             self._warn_once(
                 'late', 'camera_info has come late: from here on depth is of another scale.'
             )
@@ -148,13 +136,14 @@ class Camera:
             stamp_ns=waiting.stamp_ns,
             frame_id=waiting.message.header.frame_id,
             skipped_ns=waiting.skipped_ns,
-            focal=pinhole.fx_px / pinhole.width if pinhole and p.focal_correction else None,
+            focal=focal,
         )
 
-    def publish(
-        self, waiting: Waiting, frame: CameraFrame, result: DepthResult, p: NodeParameters
-    ) -> None:
-        header, calibration = waiting.message.header, self._calibration
+    def kind(self, frame: CameraFrame) -> tuple[int, ...]:
+        return frame.rgb.shape
+
+    def publish(self, waiting: Waiting, frame: CameraFrame, result: DepthResult) -> None:
+        p, header, calibration = self.settings, waiting.message.header, self._calibration
         range_m = {'min_depth_m': p.min_depth_m, 'max_depth_m': p.max_depth_m}
         if calibration.info is not None and self._depth_info.get_subscription_count() > 0:
             self._depth_info.publish(calibration.info)
@@ -188,31 +177,25 @@ class Camera:
     def _on_info(self, message: CameraInfo) -> None:
         self._infos = (message, *self._infos[: _INFOS_KEPT - 1])
 
-    def _calibrated(self, header: Header, height: int, width: int) -> _Calibration:
-        infos = self._infos
-        if not infos:  # of which the watched subscription speaks
-            return _Calibration()
-        # By the time an image is in work, the info of a later one may have come: of a lens that
-        # zooms, or of another camera on the same topics.
-        own = next((info for info in infos if info.header.stamp == header.stamp), infos[0])
-        info = depth_camera_info(own, header, height=height, width=width)
-        if not self._rectified and is_distorted(info):
+    def _calibrated(self, header: Header, height: int, width: int) -> Calibration:
+        calibration = calibrated(
+            self._infos, header, height=height, width=width, rectified=self._rectified
+        )
+        if calibration.distorted:
             self._warn_once(
                 'distortion',
                 'The camera_info tells of a distorted image, and the name of the image topic of '
                 'none that is rectified: depth, points and scale are off towards the edges. Put '
                 "image_proc's image_rect in between (RectifyNode).",
             )
-        try:
-            pinhole = intrinsics_of(info, height=height, width=width, rectified=self._rectified)
-        except ValueError as error:
+        # Of one that has not come, the watched subscription speaks.
+        if calibration.fault not in ('', NO_INFO):
             self._warn_once(
                 'calibration',
                 'Depth is not scaled by the focal length, and there are no points, because of '
-                f'the camera_info: {error}.',
+                f'the camera_info: {calibration.fault}.',
             )
-            return _Calibration(info, None, str(error))
-        return _Calibration(info, pinhole, '')
+        return calibration
 
     def _warn_once(self, kind: str, text: str) -> None:
         if kind not in self._said:

@@ -12,7 +12,9 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from smoothdino_model.recordings import images
+from smoothdino_model.recordings.depth_images import byte_array, depth_bytes
+from smoothdino_model.recordings.image_bytes import UnsupportedEncoding, image_fields
+from smoothdino_model.recordings.images import rgb_from_bytes, rgb_from_compressed
 
 # What a cv_bridge built for another numpy does at its first conversion ranges from an ImportError
 # to a segmentation fault, so it shows in a process of its own that it works.
@@ -54,10 +56,10 @@ def rgb_from_message(message: Image | CompressedImage) -> np.ndarray:
     An encoding that images.py lacks goes to cv_bridge, where that is installed and works.
     """
     if isinstance(message, CompressedImage):
-        return images.rgb_from_compressed(message.data)
+        return rgb_from_compressed(message.data)
     try:
-        return images.rgb_from_bytes(**images.image_fields(message))
-    except images.UnsupportedEncoding:
+        return rgb_from_bytes(**image_fields(message))
+    except UnsupportedEncoding:
         if not _cv_bridge_works():
             raise
     from cv_bridge import CvBridge
@@ -87,9 +89,9 @@ def _cv_bridge_works() -> bool:
 def depth_message(
     depth_m: np.ndarray, header: Header, *, encoding: str, min_depth_m: float, max_depth_m: float
 ) -> Image:
-    """An Image of (H, W) float32 metres, its data as images.depth_bytes makes it."""
+    """An Image of (H, W) float32 metres, its data as depth_bytes makes it."""
     height, width = depth_m.shape
-    data = images.depth_bytes(
+    data = depth_bytes(
         depth_m, encoding=encoding, min_depth_m=min_depth_m, max_depth_m=max_depth_m
     )
     message = Image(
@@ -108,5 +110,5 @@ def rgb_message(rgb: np.ndarray, header: Header) -> Image:
     """An Image of (H, W, 3) uint8 RGB."""
     height, width, _ = rgb.shape
     message = Image(header=header, height=height, width=width, encoding='rgb8', step=width * 3)
-    message.data = images.byte_array(rgb)
+    message.data = byte_array(rgb)
     return message

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import traceback
+from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
@@ -28,17 +30,26 @@ from std_srvs.srv import SetBool, Trigger
 
 from smoothdino_ros import conversions, diagnostics, parameters
 from smoothdino_ros.camera import Camera
-from smoothdino_ros.inference_worker import InferenceWorker, Waiting
+from smoothdino_ros.inference_worker import CameraCounts, InferenceWorker
 from smoothdino_ros.parameters import NodeParameters
+from smoothdino_ros.ros_log import ToRosLog
 
 if TYPE_CHECKING:
-    from rclpy.impl.rcutils_logger import RcutilsLogger
-
-    from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
+    from smoothdino_model.pipeline import DepthPipeline
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _WATCH_PERIOD_S = 1.0
 _THREADS_TAKE_TURNS_S = 0.0002
+
+
+@dataclass(frozen=True, eq=False)
+class _Configured:
+    """What configure makes and cleanup gives up; ``worker`` is there while the node is active."""
+
+    settings: NodeParameters
+    pipeline: DepthPipeline
+    cameras: dict[str, Camera]
+    worker: InferenceWorker | None = None
 
 
 class DepthNode(LifecycleNode):
@@ -50,10 +61,7 @@ class DepthNode(LifecycleNode):
         self._state = 'unconfigured'
         self._fault = ''
         self._enabled = True
-        self._settings: NodeParameters | None = None
-        self._pipeline: DepthPipeline | None = None
-        self._worker: InferenceWorker | None = None
-        self._cameras: dict[str, Camera] = {}
+        self._configured: _Configured | None = None  # replaced whole
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.create_service(Trigger, '~/reset', self._on_reset)
@@ -74,64 +82,63 @@ class DepthNode(LifecycleNode):
     def close(self) -> None:
         """Stop the worker and free everything; in any state, more than once."""
         self._unsubscribe()
-        for camera in self._cameras.values():
-            camera.destroy()
-        self._cameras = {}
-        pipeline, self._pipeline, self._settings = self._pipeline, None, None
-        if pipeline is not None:
-            pipeline.close()
+        now, self._configured = self._configured, None
+        if now is not None:
+            for camera in now.cameras.values():
+                camera.destroy()
+            now.pipeline.close()
 
     # Transitions. An exception in one of them would end in `finalized`, out of reach.
 
     def on_configure(self, _: LifecycleState) -> TransitionCallbackReturn:
+        cameras: dict[str, Camera] = {}
         try:
             p = parameters.read(self)
-            self._pipeline = self._load(p)
+            pipeline = self._load(p)
             for name, prefix in p.prefixes.items():
-                self._cameras[name] = Camera(self, prefix)
+                cameras[name] = Camera(self, prefix, p)
         except Exception as error:
-            self.close()
+            for camera in cameras.values():
+                camera.destroy()
             return self._failed('Cannot configure', error)
-        self._set_parameters(p)
+        self._settle(_Configured(p, pipeline, cameras))
         self.get_logger().info(
-            f'Loaded {diagnostics.without_home(p.model)} on {self._pipeline.device} '
-            f'in {self._pipeline.precision}, '
-            + ('with' if self._pipeline.temporal else 'without')
+            f'Loaded {diagnostics.without_home(p.model)} on {pipeline.device} '
+            f'in {pipeline.precision}, '
+            + ('with' if pipeline.temporal else 'without')
             + ' the previous frames.'
         )
         self._state, self._fault = 'inactive', ''
         return _SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        assert self._settings is not None
-        assert self._pipeline is not None
-        self._worker = InferenceWorker(
-            self._cameras,
-            ready=self._is_ready,
-            read=self._read,
-            kind=lambda frame: frame.rgb.shape,
-            step=self._pipeline.step,
-            publish=self._publish,
+        now = self._configured
+        if now is None:
+            return self._failed('Cannot activate', RuntimeError('it is not configured'))
+        worker = InferenceWorker(
+            now.cameras,
+            step=now.pipeline.step,
             report=self._report,
-            max_rate_hz=self._settings.max_rate_hz,
-            max_latency_s=self._settings.max_latency_s,
+            max_rate_hz=now.settings.max_rate_hz,
+            max_latency_s=now.settings.max_latency_s,
         )
+        self._configured = replace(now, worker=worker)
         try:
             super().on_activate(state)
-            for name, camera in self._cameras.items():
-                camera.subscribe(self._settings, partial(self._on_image, name))
+            for name, camera in now.cameras.items():
+                camera.subscribe(partial(self._on_image, name))
         except Exception as error:
             self._unsubscribe()
             super().on_deactivate(state)
             return self._failed('Cannot activate', error)
-        self._worker.start()
+        worker.start()
         self._state, self._fault = 'active', ''
         return _SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._unsubscribe()
-        if self._pipeline is not None:
-            self._pipeline.reset(reason='deactivated')
+        if self._configured is not None:
+            self._configured.pipeline.reset(reason='deactivated')
         self._state = 'inactive'
         return super().on_deactivate(state)
 
@@ -154,6 +161,7 @@ class DepthNode(LifecycleNode):
         text = ' '.join(str(error).split()) or type(error).__name__
         self._fault = diagnostics.without_home(f'{what}: {text}')
         self.get_logger().error(self._fault)
+        self.get_logger().debug(''.join(traceback.format_exception(error)))
         return _FAILURE
 
     def _load(self, p: NodeParameters) -> DepthPipeline:
@@ -178,35 +186,40 @@ class DepthNode(LifecycleNode):
             self.loading = False
 
     def _unsubscribe(self) -> None:
-        for camera in self._cameras.values():
+        now = self._configured
+        if now is None:
+            return
+        for camera in now.cameras.values():
             camera.unsubscribe()
-        if self._worker is not None:
-            self._worker.stop()
-        self._worker = None
+        if now.worker is not None:
+            now.worker.stop()
+        self._configured = replace(now, worker=None)
 
     # Callbacks, in the executor's thread.
 
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
-        if self._worker is None or self._settings is None:
+        now = self._configured
+        if now is None or now.worker is None:
             return
         try:
             conversions.check_at_a_glance(message)
         except ValueError as error:
-            self._worker.reject(camera, str(error))
+            now.worker.reject(camera, str(error))
             return
-        self._worker.offer(
+        now.worker.offer(
             camera,
             message,
             stamp_ns=conversions.stamp_ns(message.header),
-            wanted=self._enabled and self._cameras[camera].wanted(self._settings),
+            wanted=self._enabled and now.cameras[camera].wanted(),
         )
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._worker is None or self._pipeline is None:
+        now = self._configured
+        if now is None or now.worker is None:
             response.message = f'The node is {self._state}: there is nothing to reset.'
             return response
         # In the worker's thread, because the pipeline may be at work there.
-        self._worker.before_next_batch(partial(self._pipeline.reset, reason='requested'))
+        now.worker.before_next_batch(partial(now.pipeline.reset, reason='requested'))
         response.success = True
         response.message = 'The next frame of every camera starts afresh.'
         return response
@@ -220,92 +233,71 @@ class DepthNode(LifecycleNode):
         return response
 
     def _on_set_parameters(self, new: list[Parameter]) -> SetParametersResult:
-        if self._settings is None:  # configure will check
+        now = self._configured
+        if now is None:  # configure will check
             return SetParametersResult(successful=True)
         try:
-            p = parameters.changed(self._settings, {one.name: one.value for one in new})
+            p = parameters.changed(now.settings, {one.name: one.value for one in new})
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._set_parameters(p)
+        self._settle(replace(now, settings=p))
         return SetParametersResult(successful=True)
 
-    def _set_parameters(self, p: NodeParameters) -> None:
-        self._settings = p
+    def _settle(self, now: _Configured) -> None:
+        """Let the settings hold in all that is configured."""
+        p, self._configured = now.settings, now
         self._diagnostics_timer.timer_period_ns = int(p.diagnostics_period_s * 1e9)
-        if self._pipeline is not None:
-            self._pipeline.max_gap_s = p.max_gap_s
-        if self._worker is not None:
-            self._worker.max_rate_hz = p.max_rate_hz
-            self._worker.max_latency_s = p.max_latency_s
+        now.pipeline.max_gap_s = p.max_gap_s
+        for camera in now.cameras.values():
+            camera.settings = p
+        if now.worker is not None:
+            now.worker.max_rate_hz = p.max_rate_hz
+            now.worker.max_latency_s = p.max_latency_s
 
     def _on_watch(self) -> None:
-        for camera in self._cameras.values():
+        for camera in self._configured.cameras.values() if self._configured else ():
             camera.check_topics()
 
     def _on_diagnostics(self) -> None:
         name = self.get_fully_qualified_name().lstrip('/')
-        p, pipeline = self._settings, self._pipeline
+        now = self._configured
         statuses = [
             diagnostics.node_status(
                 f'{name}: node',
                 self._state,
                 fault=self._fault,
                 enabled=self._enabled,
-                device=str(pipeline.device) if pipeline is not None else '',
-                values=diagnostics.pipeline_values(p.model, pipeline) if p and pipeline else {},
+                device=str(now.pipeline.device) if now else '',
+                values=diagnostics.pipeline_values(now.settings.model, now.pipeline)
+                if now
+                else {},
             )
         ]
-        for camera, now in (self._worker.counts() if self._worker is not None else {}).items():
-            c = self._cameras[camera]
-            assert p is not None
-            statuses.append(
-                diagnostics.camera_status(
-                    f'{name}: {camera or "camera"}',
-                    now,
-                    c.reported,
-                    c.tracking,
-                    now_s=monotonic(),
-                    wanted=self._enabled and c.wanted(p),
-                    focal_correction=p.focal_correction,
-                )
-            )
-            c.reported = now
+        if now is not None and now.worker is not None:
+            for camera, counts in now.worker.counts().items():
+                statuses.append(self._camera_status(name, camera, now, counts))
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics.diagnostic_array(stamp, statuses))
 
+    def _camera_status(
+        self, name: str, camera: str, now: _Configured, counts: CameraCounts
+    ) -> DiagnosticStatus:
+        c = now.cameras[camera]
+        before, c.reported = c.reported, counts
+        return diagnostics.camera_status(
+            f'{name}: {camera or "camera"}',
+            counts,
+            before,
+            c.tracking,
+            now_s=monotonic(),
+            wanted=self._enabled and c.wanted(),
+            focal_correction=now.settings.focal_correction,
+        )
+
     # In the worker's thread.
-
-    def _is_ready(self, camera: str) -> bool:
-        assert self._settings is not None
-        return self._cameras[camera].ready(self._settings)
-
-    def _read(self, camera: str, waiting: Waiting) -> CameraFrame:
-        assert self._settings is not None
-        return self._cameras[camera].frame(waiting, self._settings)
-
-    def _publish(
-        self, camera: str, waiting: Waiting, frame: CameraFrame, result: DepthResult
-    ) -> None:
-        assert self._settings is not None
-        self._cameras[camera].publish(waiting, frame, result, self._settings)
 
     def _report(self, text: str) -> None:
         self.get_logger().warning(diagnostics.without_home(text), throttle_duration_sec=5.0)
-
-
-class _ToRosLog(logging.Handler):
-    """What the model's side logs, such as a download, in the node's log."""
-
-    def __init__(self, logger: RcutilsLogger) -> None:
-        super().__init__(logging.INFO)
-        self._logger = logger
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = diagnostics.without_home(record.getMessage())
-        if record.levelno >= logging.WARNING:  # rclpy wants one line of code for one severity
-            self._logger.warning(text)
-        else:
-            self._logger.info(text)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -328,9 +320,9 @@ def main(args: list[str] | None = None) -> int:
     # Without rclpy's own handlers, which would invalidate the context under the worker.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = DepthNode()
-    model_log = logging.getLogger('smoothdino_model')
-    model_log.setLevel(logging.INFO)
-    model_log.addHandler(_ToRosLog(node.get_logger()))
+    for package in ('smoothdino_model', 'smoothdino_ros'):
+        logging.getLogger(package).setLevel(logging.DEBUG)
+        logging.getLogger(package).addHandler(ToRosLog(node.get_logger()))
     # The worker would wait up to 5 ms for each turn while the executor handles a message.
     sys.setswitchinterval(_THREADS_TAKE_TURNS_S)
     executor = SingleThreadedExecutor()

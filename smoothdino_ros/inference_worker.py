@@ -9,12 +9,15 @@ a message is.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
+
+_log = logging.getLogger(__name__)
 
 _REMEMBERED = 300  # times kept for rates and latencies
 _LOOK_AGAIN_S = 0.1  # at a camera that was not ready
@@ -54,9 +57,27 @@ class CameraCounts:
     latencies_s: tuple[float, ...] = ()  # from callback to published, the latest ones
 
 
-class _Camera:
-    def __init__(self) -> None:
-        self.slot: Waiting | None = None
+class Camera(Protocol):
+    """What the worker's thread asks of a camera."""
+
+    def ready(self) -> bool:
+        """Tell whether its message may be taken yet; until then it waits in its slot."""
+
+    def read(self, waiting: Waiting) -> Any:
+        """Give a frame; a ValueError rejects the message with its text."""
+
+    def kind(self, frame: Any) -> Hashable:
+        """Frames of one kind are a batch, answered before the next batch is begun."""
+
+    def publish(self, waiting: Waiting, frame: Any, result: Any) -> None: ...
+
+
+class _Slot:
+    """A camera's latest message, and what became of those before it."""
+
+    def __init__(self, camera: Camera) -> None:
+        self.camera = camera
+        self.waiting: Waiting | None = None
         self.skipped_ns: deque[int] = deque(maxlen=_MOST_SKIPPED)
         self.due_s = 0.0  # when the rate limit lets the next message pass
         self.counts = CameraCounts()
@@ -71,33 +92,24 @@ class _Camera:
 class InferenceWorker:
     """`offer` messages from any thread between `start` and `stop`; one thread answers them.
 
-    ready(camera): whether its message may be taken yet; until then it waits in its slot.
-    read(camera, waiting) -> a frame; a ValueError rejects the message with its text.
-    kind(frame): frames of one kind are a batch, answered before the next batch is begun.
     step(frames by camera) -> results by camera; any exception drops that batch.
-    publish(camera, waiting, frame, result).
     report(text) is called, from either thread, for each message that is rejected, fails or is
     overdue.
     """
 
     def __init__(
         self,
-        cameras: Iterable[str],
+        cameras: Mapping[str, Camera],
         *,
-        ready: Callable[[str], bool],
-        read: Callable[[str, Waiting], Any],
-        kind: Callable[[Any], Hashable],
         step: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        publish: Callable[[str, Waiting, Any, Any], None],
         report: Callable[[str], None],
         max_rate_hz: float = 0.0,
         max_latency_s: float = 0.0,
     ) -> None:
         # These may be set at any time; 0 means no limit.
         self.max_rate_hz, self.max_latency_s = max_rate_hz, max_latency_s
-        self._ready, self._read, self._kind = ready, read, kind
-        self._step, self._publish, self._report = step, publish, report
-        self._cameras = {name: _Camera() for name in cameras}
+        self._step, self._report = step, report
+        self._slots = {name: _Slot(camera) for name, camera in cameras.items()}
         self._changed = threading.Condition()
         self._before_next: list[Callable[[], None]] = []
         self._stopping = False
@@ -121,7 +133,7 @@ class InferenceWorker:
         """
         now_s = time.monotonic()
         with self._changed:
-            c = self._cameras[camera]
+            c = self._slots[camera]
             self._count_received(c, now_s)
             if not wanted:
                 c.count(unwanted=c.counts.unwanted + 1)
@@ -135,16 +147,16 @@ class InferenceWorker:
                 # this rate costs no frames; the rate holds over any longer time.
                 period_s = 1 / self.max_rate_hz
                 c.due_s = max(c.due_s + period_s, now_s + period_s / 2)
-            if c.slot is not None:
-                c.skipped_ns.append(c.slot.stamp_ns)
+            if c.waiting is not None:
+                c.skipped_ns.append(c.waiting.stamp_ns)
                 c.count(dropped=c.counts.dropped + 1)
-            c.slot = Waiting(message, stamp_ns, now_s)
+            c.waiting = Waiting(message, stamp_ns, now_s)
             self._changed.notify()
 
     def reject(self, camera: str, reason: str) -> None:
         """Count a message that is not even worth a slot."""
         with self._changed:
-            c = self._cameras[camera]
+            c = self._slots[camera]
             self._count_received(c, time.monotonic())
         self._reject(camera, reason)
 
@@ -164,14 +176,14 @@ class InferenceWorker:
                     answered_hz=_rate_hz(c.answered_s, now_s),
                     latencies_s=tuple(c.latencies_s),
                 )
-                for name, c in self._cameras.items()
+                for name, c in self._slots.items()
             }
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 while not (self._stopping or self._before_next or self._takable()):
-                    held = any(c.slot for c in self._cameras.values())
+                    held = any(c.waiting for c in self._slots.values())
                     self._changed.wait(_LOOK_AGAIN_S if held else None)
                 if self._stopping:
                     return
@@ -180,23 +192,24 @@ class InferenceWorker:
                 for action in actions:
                     action()
             except Exception as error:  # the thread outlives whatever it is given to do
+                _log.debug('An action before a step failed:', exc_info=True)
                 self._report(f'An action before a step failed: {_in_words(error)}')
             self._answer(self._take())
 
     def _takable(self) -> dict[str, Waiting]:
         return {
-            name: c.slot
-            for name, c in self._cameras.items()
-            if c.slot is not None and self._ready(name)
+            name: c.waiting
+            for name, c in self._slots.items()
+            if c.waiting is not None and c.camera.ready()
         }
 
     def _take(self) -> dict[str, Waiting]:
         with self._changed:
             taken = self._takable()
             for name, waiting in taken.items():
-                c = self._cameras[name]
+                c = self._slots[name]
                 taken[name] = replace(waiting, skipped_ns=tuple(c.skipped_ns))
-                c.slot = None
+                c.waiting = None
                 c.skipped_ns.clear()
             return taken
 
@@ -207,8 +220,9 @@ class InferenceWorker:
                 self._put_back(name, (*waiting.skipped_ns, waiting.stamp_ns))
                 continue
             try:
-                frame = self._read(name, waiting)
-                batches.setdefault(self._kind(frame), {})[name] = frame
+                camera = self._slots[name].camera
+                frame = camera.read(waiting)
+                batches.setdefault(camera.kind(frame), {})[name] = frame
             except ValueError as error:
                 self._reject(name, str(error))
                 self._put_back(name, waiting.skipped_ns)
@@ -228,23 +242,23 @@ class InferenceWorker:
             if self._is_overdue(name, waiting):
                 continue
             try:
-                self._publish(name, waiting, frames[name], results[name])
+                self._slots[name].camera.publish(waiting, frames[name], results[name])
             except Exception as error:
                 self._fail(name, waiting, error, stepped=True)
                 continue
             with self._changed:
-                c, now_s = self._cameras[name], time.monotonic()
+                c, now_s = self._slots[name], time.monotonic()
                 c.count(answered=c.counts.answered + 1)
                 c.answered_s.append(now_s)
                 c.latencies_s.append(now_s - waiting.received_s)
 
-    def _count_received(self, c: _Camera, now_s: float) -> None:
+    def _count_received(self, c: _Slot, now_s: float) -> None:
         c.count(received=c.counts.received + 1, last_received_s=now_s)
         c.received_s.append(now_s)
 
     def _reject(self, camera: str, reason: str) -> None:
         with self._changed:
-            c = self._cameras[camera]
+            c = self._slots[camera]
             c.count(rejected=c.counts.rejected + 1, last_rejection=reason)
         self._report(f'Rejected an image{_of(camera)}: {reason}')
 
@@ -254,7 +268,7 @@ class InferenceWorker:
         if limit_s <= 0 or age_s <= limit_s:
             return False
         with self._changed:
-            c = self._cameras[camera]
+            c = self._slots[camera]
             c.count(overdue=c.counts.overdue + 1)
         self._report(
             f'Dropped an image{_of(camera)}: overdue, received {age_s:.2f} s ago, and '
@@ -268,15 +282,16 @@ class InferenceWorker:
         if not stepped:
             self._put_back(camera, (*waiting.skipped_ns, waiting.stamp_ns))
         reason = _in_words(error)
+        _log.debug('An image%s failed:', _of(camera), exc_info=error)
         with self._changed:
-            c = self._cameras[camera]
+            c = self._slots[camera]
             c.count(failed=c.counts.failed + 1, last_failure=reason)
         self._report(f'Dropped an image{_of(camera)}: {reason}')
 
     def _put_back(self, camera: str, stamps_ns: tuple[int, ...]) -> None:
         """The frames never reached a step, so their stamps still bridge the gap to the next."""
         with self._changed:
-            self._cameras[camera].skipped_ns.extendleft(reversed(stamps_ns))
+            self._slots[camera].skipped_ns.extendleft(reversed(stamps_ns))
 
 
 def _rate_hz(times_s: deque[float], now_s: float) -> float:

@@ -118,8 +118,8 @@ def extract(
             dict(zip(places, numbers, strict=True)) for places in zip(*pairs, strict=True)
         ]
         size = size_of(pictures, number_of[0])
-        camera = camera_of(pictures, size, image)
-        check_view(camera, camera_of(depths, size, depth, warn=False), depth)
+        camera = camera_of(pictures, size)
+        check_view(camera, camera_of(depths, size), depth)
         jpegs = {place: partial / f'{number}.jpg' for place, number in number_of[0].items()}
         pngs = {place: partial / f'{number}.png' for place, number in number_of[1].items()}
         _write_pictures(_missing(pictures, jpegs, bar), size, left_out)

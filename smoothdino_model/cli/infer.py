@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -19,9 +19,12 @@ from tqdm import tqdm
 
 from smoothdino_model.cli.model_arguments import add_model_arguments, pipeline_of
 from smoothdino_model.recordings.depth_images import rgb_from_depth
-from smoothdino_model.recordings.frames import UniqueNames
+from smoothdino_model.recordings.frames import Frame, UniqueNames
 from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.whole_files import written_whole
+
+if TYPE_CHECKING:
+    from smoothdino_model.pipeline import CameraFrame
 
 PREVIEW_FARS_M = (1, 2, 5, 10, 20, 50, 100, 200)
 
@@ -33,6 +36,7 @@ def add_to(commands: Any) -> None:
     add('input', metavar='INPUT', type=Path, help='folder of images, video file or rosbag')
     add('--output', metavar='DIR', type=Path, required=True, help='made if it is not there')
     add('--topic', metavar='T', help='the images in a rosbag that has several topics of them')
+    add('--no-focal-correction', action='store_true', help="depth as the model's own camera sees")
     add_model_arguments(infer)
 
 
@@ -42,8 +46,6 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f'expected an output apart from the input, got {args.output} for both')
     with open_recording(args.input, topic=args.topic) as recording:
         args.output.mkdir(parents=True, exist_ok=True)
-        from smoothdino_model.pipeline import CameraFrame
-
         pipeline = pipeline_of(args)
         summary: dict[str, Any] = {
             'input': str(args.input),
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         with _summary_at_the_end(summary, args.output / 'summary.json'):
             # disable=None: no bar where stderr is not a terminal
             for frame in tqdm(recording, total=len(recording) or None, unit='frame', disable=None):
-                result = pipeline.step({'': CameraFrame(frame.rgb, frame.stamp_ns)})['']
+                result = pipeline.step({'': _camera_frame(frame, args)})['']
                 if summary['preview_range_m'] is None:
                     summary['preview_range_m'] = [0, _preview_far_m(result.depth_m)]
                 name = file_name(re.sub(r'[^\w.-]+', '_', frame.name).strip('.')[:150] or 'frame')
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
                         'shift_px': list(result.shift_px),
                         'confidence': result.confidence,
                         'reset': result.reset,
+                        'scale': result.scale,
                     }
                 )
     print(
@@ -84,6 +87,14 @@ def run(args: argparse.Namespace) -> None:
         f'{summary["fps"]:.2f} frames/s by {summary["engine"]} on {summary["device"]} in '
         f'{summary["precision"]}'
     )
+
+
+def _camera_frame(frame: Frame, args: argparse.Namespace) -> CameraFrame:
+    from smoothdino_model.pipeline import CameraFrame
+
+    lens = None if args.no_focal_correction else frame.intrinsics
+    focal = lens.fx_px / lens.width if lens else None
+    return CameraFrame(frame.rgb, frame.stamp_ns, focal=focal)
 
 
 @contextmanager

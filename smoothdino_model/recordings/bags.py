@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,16 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
+from smoothdino_model.recordings.calibration import (
+    NO_INFO,
+    Calibration,
+    calibrated,
+    is_rectified,
+)
 from smoothdino_model.recordings.cut_mcap import CutMcap, lacks_its_end
 from smoothdino_model.recordings.depth_images import depth_m_from_bytes, depth_m_from_compressed
 from smoothdino_model.recordings.frames import (
     Frame,
-    Intrinsics,
     Recording,
     RecordingError,
     UniqueNames,
@@ -29,6 +36,7 @@ from smoothdino_model.recordings.images import rgb_from_bytes, rgb_from_compress
 
 _log = logging.getLogger(__name__)
 
+_UNSCALED = 'its lens is taken for the one that the model was trained with'
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 TYPES = get_typestore(Stores.ROS2_HUMBLE)  # those of sensor_msgs are the same in all of ROS 2
@@ -74,6 +82,39 @@ class Received:
             ) from None
 
 
+class RecordedInfos:
+    """Every camera_info of a bag; those that say the same are kept once."""
+
+    def __init__(self, received: Iterable[Received]) -> None:
+        same: dict[bytes, Any] = {}
+        self._by_stamp: dict[int, Any] = {}
+        self._received_ns: list[int] = []
+        self._infos: list[Any] = []
+        for one in received:
+            info = same.setdefault(_content(one.message), one.message)
+            self._by_stamp.setdefault(one.stamp_ns, info)
+            self._received_ns.append(one.received_ns)
+            self._infos.append(info)
+
+    def of(self, image: Received) -> list[Any]:
+        """Give the one that counts for an image, in a list; an empty one where there is none."""
+        if not self._infos:
+            return []
+        own = self._by_stamp.get(image.stamp_ns)
+        if own is not None:
+            return [own]
+        before = bisect.bisect_right(self._received_ns, image.received_ns)
+        return [self._infos[max(before - 1, 0)]]
+
+
+def _content(info: Any) -> bytes:
+    roi = info.roi
+    numbers = (info.height, info.width, info.binning_x, info.binning_y)
+    region = (roi.x_offset, roi.y_offset, roi.height, roi.width)
+    arrays = [np.asarray(one, float).tobytes() for one in (info.d, info.k, info.p)]
+    return repr((*numbers, *region, info.distortion_model)).encode() + b''.join(arrays)
+
+
 class BagRecording(Recording):
     """The images of one topic of a ROS 1 or ROS 2 bag, with their camera_info.
 
@@ -87,6 +128,8 @@ class BagRecording(Recording):
     def __init__(self, path: Path, topic: str | None, info_topic: str | None = None) -> None:
         self._path = path
         self.cut: str | None = None
+        self._recorded: RecordedInfos | None = None  # read when first asked for
+        self._said: set[str] = set()
         if path.is_dir() and path.suffix == '.bag':  # rosbags takes the ending for ROS 1
             raise RecordingError(
                 f'expected a rosbag folder whose name does not end in .bag, got {path}: rename it'
@@ -116,22 +159,52 @@ class BagRecording(Recording):
 
     def __iter__(self) -> Iterator[Frame]:
         unique = UniqueNames()
-        info = self.first_info()
         for received in self.messages():
             if received.msgtype == CAMERA_INFO:
-                info = received.message
                 continue
             rgb, stamp_ns = received.rgb(), received.stamp_ns
-            yield Frame(unique(str(stamp_ns)), stamp_ns, rgb, _intrinsics_of(info, rgb))
+            calibration = self.calibrated(received, *rgb.shape[:2])
+            yield Frame(unique(str(stamp_ns)), stamp_ns, rgb, calibration.intrinsics)
 
     def messages(self) -> Iterator[Received]:
         """The images and their camera_info in order of receipt, not yet decoded."""
         return self._messages(self._images + self._infos)
 
-    def first_info(self) -> Any:
-        """The first camera_info, which also counts for images before it; None without one."""
-        first = next(self._messages(self._infos), None) if self._infos else None
-        return first.message if first else None
+    def calibrated(self, image: Received, height: int, width: int) -> Calibration:
+        """Calibrate an image of (height, width) by the camera_info of its stamp.
+
+        That counts whether it was recorded before the image or after it; where there is none, the
+        latest one that had been received, else the first. What is wrong is logged, once.
+        """
+        if self._recorded is None:
+            self._recorded = RecordedInfos(self._up_to_damage(self._infos))
+        rectified = is_rectified(image.topic)
+        found = calibrated(
+            self._recorded.of(image),
+            image.message.header,
+            height=height,
+            width=width,
+            rectified=rectified,
+        )
+        if found.distorted:
+            self._warn_once(f'{image.topic} is not rectified: depth is off towards the edges')
+        if found.fault == NO_INFO:
+            self._warn_once(f'no camera_info for {image.topic}: {_UNSCALED}')
+        elif found.fault:
+            self._warn_once(
+                f'the camera_info of {image.topic} is of no use: {found.fault}; {_UNSCALED}'
+            )
+        return found
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            _log.warning('%s', text)
+
+    def _up_to_damage(self, connections: list[Connection]) -> Iterator[Received]:
+        if connections:
+            with contextlib.suppress(RecordingError):  # said where the images are read
+                yield from self._messages(connections)
 
     def _files(self) -> list[Any]:
         """What rosbags is to read: the path itself, or its mcap files if one of them is cut.
@@ -215,11 +288,3 @@ def _as_ros2(message: Any) -> Any:
             value = getattr(message, name)
             values[field.name] = _as_ros2(value) if hasattr(value, '__msgtype__') else value
     return kind(**values)
-
-
-def _intrinsics_of(info: Any, rgb: np.ndarray) -> Intrinsics | None:
-    """None where the camera is not calibrated (fx is 0)."""
-    if info is None or not info.k[0]:
-        return None
-    height, width = rgb.shape[:2]
-    return Intrinsics.from_k(info.k, info.width or width, info.height or height)

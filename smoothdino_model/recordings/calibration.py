@@ -1,42 +1,131 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CameraInfo messages, rclpy's or rosbags', by their fields."""
+"""What a camera_info says of one image, in one place for everything that reads or publishes one.
+
+CameraInfo messages are rclpy's or rosbags', by their fields (sensor_msgs/CameraInfo, REP 104).
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from smoothdino_model.recordings.frames import Intrinsics
 
+NO_INFO = 'no camera_info has come'
 # Of the focal length over the side of the picture: what lies outside, from a field of view of 157
 # degrees to one of 1, is no pinhole's but a mistake.
 _FOCALS = (0.1, 50.0)
+_SQUARE = 0.02  # how much fx / fy may change by scaling: beyond, it is no picture scaled
+# Lenses that bend the picture without any coefficient.
+_FISHEYES = ('equidistant', 'fisheye', 'kannala_brandt', 'omnidirectional', 'ds', 'eucm', 'fov')
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A camera_info as it is for one image.
+
+    ``info`` is what to publish with the image's depth, None where there is none that fits;
+    ``intrinsics`` the pinhole in it, None where ``fault`` says why. ``distorted`` is whether the
+    image is not as a pinhole would see it.
+    """
+
+    info: Any = None
+    intrinsics: Intrinsics | None = None
+    fault: str = NO_INFO
+    distorted: bool = False
+
+    @property
+    def focal(self) -> float | None:
+        """The focal length over the image's width."""
+        return self.intrinsics.fx_px / self.intrinsics.width if self.intrinsics else None
+
+
+def calibrated(
+    infos: Sequence[Any], header: Any, *, height: int, width: int, rectified: bool
+) -> Calibration:
+    """Calibrate an image of (height, width) with this header.
+
+    Of ``infos``, the latest first, the one of the image's own stamp counts, else the latest: by
+    the time an image is in work the info of a later one may have come, of a lens that zooms. P is
+    that of a ``rectified`` image, K that of any other.
+    """
+    if not infos:
+        return Calibration()
+    own = next((info for info in infos if info.header.stamp == header.stamp), infos[0])
+    distorted = not rectified and is_distorted(own)
+    try:
+        info = depth_camera_info(own, header, height=height, width=width)
+    except ValueError as error:
+        return Calibration(None, None, str(error), distorted)
+    try:
+        pinhole = intrinsics_of(info, height=height, width=width, rectified=rectified)
+    except ValueError as error:
+        return Calibration(info, None, str(error), distorted)
+    return Calibration(info, pinhole, '', distorted)
 
 
 def depth_camera_info(info: Any, header: Any, *, height: int, width: int) -> Any:
-    """A copy of the camera's info for its depth image of this size, with the image's header.
+    """Give a copy of the camera's info for its depth image of this size, with the image's header.
 
-    Where the info is for another size, K and P are scaled (as image_proc's resize does, the
-    principal point included) and its region and binning, then of no meaning, are cleared. An info
-    without a size is passed on as it is.
+    An image of the size of its region of interest, binned as it says, has the info as it is, and
+    so has one whose info has no size. Of any other size, K and P are taken to the image's pixels,
+    and region and binning, then of no meaning, are cleared:
+
+    - scaled, the principal point included, where that keeps pixels square within 2 %;
+    - otherwise, where one of image and info is the middle of the other at the same scale or a
+      whole number of times smaller, as a crop;
+    - otherwise it raises ValueError, with both sizes: the info is of another mode of the camera.
     """
     own = copy.deepcopy(info)
     own.header = header
-    binned_height = (info.roi.height or info.height) // max(info.binning_y, 1)
-    binned_width = (info.roi.width or info.width) // max(info.binning_x, 1)
-    if (binned_height, binned_width) == (height, width) or not (info.height and info.width):
+    if not (info.height and info.width):
         return own
-    x, y = width / info.width, height / info.height
-    with np.errstate(over='ignore'):  # a huge K, which intrinsics_of refuses
-        own.k = info.k * np.repeat([x, y, 1.0], 3)
-        own.p = info.p * np.repeat([x, y, 1.0], 4)
+    region = np.array((info.roi.width or info.width, info.roi.height or info.height), float)
+    offset = np.array((info.roi.x_offset, info.roi.y_offset), float)
+    size = np.array((width, height), float)
+    if tuple(region // np.maximum((info.binning_x, info.binning_y), 1)) == (width, height):
+        return own
+    scale = size / region
+    if abs(scale[0] / scale[1] - 1) > _SQUARE:
+        scale = np.full(2, _scale_of_crop(region, size))
+    # From the middle of the region to the middle of the image.
+    moved = size / 2 - (offset + region / 2) * scale
+    with np.errstate(over='ignore', invalid='ignore'):  # a huge K, which intrinsics_of refuses
+        own.k = _taken(info.k, scale, moved)
+        own.p = _taken(info.p, scale, moved)
     own.height, own.width = height, width
     own.binning_x = own.binning_y = 0
     own.roi.x_offset = own.roi.y_offset = own.roi.height = own.roi.width = 0
     own.roi.do_rectify = False
     return own
+
+
+def _scale_of_crop(region: np.ndarray, size: np.ndarray) -> float:
+    """Give the one scale, 1 over a whole number, at which one side is the same in both."""
+    whole = {
+        part / full for part, full in zip(size, region, strict=True) if (full / part).is_integer()
+    }
+    if len(whole) != 1:
+        raise ValueError(
+            f'expected a camera_info of the shape of the {size[0]:.0f}x{size[1]:.0f} image, got '
+            f'one for {region[0]:.0f}x{region[1]:.0f}: no scaling and no crop of the middle makes '
+            'one of the other; let the camera publish the camera_info of the mode that it is in'
+        )
+    return whole.pop()
+
+
+def _taken(matrix: Any, scale: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Give K (9) or P (12) for pixels at ``scale`` times the old ones, plus ``moved``."""
+    rows = np.array(matrix, float).reshape(3, -1)
+    if not rows.any():
+        return rows.ravel()
+    rows[:2] *= scale[:, None]
+    rows[:2, 2] += moved
+    return rows.ravel()
 
 
 def intrinsics_of(info: Any, *, height: int, width: int, rectified: bool) -> Intrinsics:
@@ -71,6 +160,9 @@ def intrinsics_of(info: Any, *, height: int, width: int, rectified: bool) -> Int
 
 
 def is_distorted(info: Any) -> bool:
+    """Tell whether a lens bends the picture: by its coefficients, or by being a fisheye."""
+    if str(info.distortion_model).lower().startswith(_FISHEYES):
+        return True
     return bool(np.any(np.nan_to_num(np.asarray(info.d, float))))
 
 

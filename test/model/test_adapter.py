@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import tiny_depth_anything, tiny_dpt
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Dinov2Config, DPTConfig, DPTForDepthEstimation
@@ -16,6 +15,7 @@ from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_adapter
 from smoothdino_model.weights.errors import CheckpointError
+from support.tiny_networks import tiny_depth_anything, tiny_dpt
 
 ARMS = {
     'control': {'previous': False},

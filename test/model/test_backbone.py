@@ -4,7 +4,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_depth_anything, tiny_dpt
 from torch import nn
 from torch.nn import functional
 from transformers import DPTConfig, DPTForDepthEstimation
@@ -13,6 +12,7 @@ from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_model
 from smoothdino_model.weights.hub import BUNDLED_MODELS
+from support.tiny_networks import tiny_depth_anything, tiny_dpt
 
 SIZES = {
     'common': (480, 640),

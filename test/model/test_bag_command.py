@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``smoothdino bag``: what is in the bag it writes, as others read it, and when there is none."""
 
+import json
 import os
 import resource
 import signal
@@ -13,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
-from support.made_recordings import BAGS, PERIOD_NS, START_NS, K, pictures, write_bag
 
 from smoothdino_model.cli.main import main
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.room.sample_room import NYU_FOCAL
+from support import made_recordings
+from support.made_recordings import BAGS, PERIOD_NS, START_NS, K, pictures, write_bag
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': str(ROOT)}
@@ -191,20 +193,18 @@ def test_kept_input_is_the_input_in_its_order(tmp_path, bag):
 
 
 def test_camera_info_of_another_size_or_place_or_none(tmp_path, bag, monkeypatch):
-    import made_recordings
-
     whole = made_recordings.camera_info
     monkeypatch.setattr(
-        'made_recordings.camera_info',
+        'support.made_recordings.camera_info',
         lambda types, header, height, width, ros1: whole(
-            types, header, height * 2, width * 4, ros1
+            types, header, height * 2, width * 2, ros1
         ),
     )
     source = write_bag(tmp_path / 'in', pictures(1), topics=('/cam/rgb/image', '/cam/image'))
     assert bag(source, 'fitted', '--image', '/cam/image') == 0
     info = read(tmp_path / 'fitted')[0][2]
     assert (info.width, info.height) == (64, 48)
-    np.testing.assert_allclose(info.k, [12.5, 0, 8, 0, 25.5, 12, 0, 0, 1])
+    np.testing.assert_allclose(info.k, [25, 0, 16, 0, 25.5, 12, 0, 0, 1])
     elsewhere = ('--image', '/cam/rgb/image', '--camera-info', '/cam/camera_info')
     assert bag(source, 'elsewhere', *elsewhere) == 0
     np.testing.assert_array_equal(read(tmp_path / 'elsewhere')[0][2].k, info.k)
@@ -366,3 +366,30 @@ def test_a_picture_that_does_not_decode_is_left_out_and_named(tmp_path, bag, cap
     assert bag(nothing, 'none') == 2
     assert 'no frame could be read' in capsys.readouterr().err
     assert not (tmp_path / 'none').exists()
+
+
+@pytest.mark.parametrize('info_late', [False, True])
+@pytest.mark.parametrize('storage', BAGS)
+def test_a_zooming_lens_scales_each_frame_by_its_own_camera_info(
+    storage, info_late, tmp_path, tiny_model_dir, bag
+):
+    focals_px = [40.0, 60.0, 80.0, 100.0]
+    name = 'in.bag' if storage == 'ros1' else 'in'
+    source = write_bag(
+        tmp_path / name, pictures(4), storage, focals_px=focals_px, info_late=info_late
+    )
+    with open_recording(source) as recording:
+        assert [frame.intrinsics.fx_px for frame in recording] == focals_px
+    assert bag(source, 'out', '--max-depth', '1000') == 0
+    model = ('--model', str(tiny_model_dir), '--device', 'cpu')
+    assert main(['infer', str(source), '--output', str(tmp_path / 'files'), *model]) == 0
+    summary = json.loads((tmp_path / 'files/summary.json').read_text())
+    scales = [frame['scale'] for frame in summary['per_frame']]
+    np.testing.assert_allclose(np.divide(scales, scales[0]), [1, 1.5, 2, 2.5], rtol=1e-6)
+    infos = [message for topic, _, message in read(tmp_path / 'out') if topic.endswith('info')]
+    assert [info.k[0] for info in infos] == focals_px
+    for frame, image in zip(summary['per_frame'], images(tmp_path / 'out'), strict=True):
+        depth_m = np.load(tmp_path / 'files' / frame['file'])
+        here = (depth_m >= 0.1) & (depth_m <= 1000)
+        assert here.any()
+        np.testing.assert_array_equal(depth_of(image)[here], depth_m[here])

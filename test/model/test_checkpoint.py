@@ -14,7 +14,6 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from conftest import tiny_depth_anything, tiny_dpt, tiny_smoothdino
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 from transformers.utils import logging as transformers_logging
@@ -25,6 +24,7 @@ from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.weights.checkpoint import load_adapter, load_model, save_adapter, save_model
 from smoothdino_model.weights.errors import CheckpointError
 from smoothdino_model.weights.hub import resolve_model
+from support.tiny_networks import tiny_depth_anything, tiny_dpt, tiny_smoothdino
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.made_recordings import START_NS, pictures, write_bag, write_folder, write_video
 
 from smoothdino_model.cli.main import main
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.images import rgb_from_compressed
 from smoothdino_model.recordings.open import open_recording
+from support.made_recordings import START_NS, K, pictures, write_bag, write_folder, write_video
 
 COMMAND = [sys.executable, '-m', 'smoothdino_model']
 OFFLINE = {'HF_HUB_OFFLINE': '1', 'PYTHONPATH': str(Path(__file__).parents[2])}
@@ -65,7 +65,9 @@ def test_infer_writes_what_the_pipeline_gives(kind, tmp_path, tiny_model_dir):
     with open_recording(path) as recording:
         frames = list(recording)
     for frame, entry in zip(frames, summary['per_frame'], strict=True):
-        expected = pipeline.step({'': CameraFrame(frame.rgb, frame.stamp_ns)})['']
+        focal = K[0] / 64 if kind == 'bag' else None  # of the camera_info
+        expected = pipeline.step({'': CameraFrame(frame.rgb, frame.stamp_ns, focal=focal)})['']
+        assert entry['scale'] == expected.scale
         assert (entry['name'], entry['stamp_ns']) == (frame.name, frame.stamp_ns)
         assert entry['reset'] == expected.reset
         np.testing.assert_allclose(entry['shift_px'], expected.shift_px, atol=1e-3)

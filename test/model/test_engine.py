@@ -10,8 +10,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_depth_anything, tiny_dpt, tiny_smoothdino
-from support.made_recordings import pictures, write_folder
 
 from smoothdino_model.cli.main import main
 from smoothdino_model.engines.bf16_attention import attend, with_written_scores
@@ -26,41 +24,18 @@ from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.engines.winograd import WinogradConv2d, with_winograd
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.network.neck import fused_maps
-from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
+from smoothdino_model.network.smoothdino import TemporalState
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_model
+from support.library_depth import assert_close, batch, by_the_library, relative_error
+from support.made_recordings import pictures, write_folder
+from support.tiny_networks import tiny_depth_anything, tiny_dpt, tiny_smoothdino
 
 CPU = torch.device('cpu')
 SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))
 N_FRAMES = 200 if SOAK else 6
 LOG = 'smoothdino_model.pipeline'
-
-
-def batch(rgb: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(rgb))[None]
-
-
-def by_the_library(
-    model: SmoothDino, rgb: torch.Tensor, state: TemporalState | None
-) -> tuple[torch.Tensor, TemporalState | None]:
-    """What a model gives with the library's own decoder and PyTorch's own convolutions."""
-    backbone, network = model.backbone, model.backbone.network
-    features, next_state = model.adapt(model.see(rgb), state)
-    depth = network.head(network.neck(list(features.levels), *features.grid))
-    if state is None:
-        assert torch.equal(depth, network(backbone.preprocess(rgb).pixels).predicted_depth)
-    return backbone.cut_out(depth, features, features.frame_size), next_state
-
-
-def relative_error(came: torch.Tensor, expected: torch.Tensor) -> float:
-    return float(((came - expected).abs() / expected.abs().clamp(min=0.1)).max())
-
-
-def assert_close(came: torch.Tensor, expected: torch.Tensor) -> None:
-    assert came.shape == expected.shape
-    largest = float((expected.abs() if expected.dtype != torch.bool else expected).max())
-    torch.testing.assert_close(came, expected, rtol=1e-4, atol=1e-4 * largest)
 
 
 def ride(nyu_root: Path | None) -> list[np.ndarray]:

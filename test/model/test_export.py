@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.made_recordings import pictures, write_folder
-from test_engine import assert_close, batch, by_the_library, relative_error
 
 from smoothdino_model.cli.main import main
 from smoothdino_model.engines.choice import make_engine
@@ -18,6 +16,8 @@ from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_model
+from support.library_depth import assert_close, batch, by_the_library, relative_error
+from support.made_recordings import pictures, write_folder
 
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnx')

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_dpt, tiny_smoothdino
 
 import smoothdino_model.network.smoothdino as model_module
 from smoothdino_model.engines.names import DeviceError
@@ -17,6 +16,7 @@ from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.errors import CheckpointError
+from support.tiny_networks import tiny_dpt, tiny_smoothdino
 
 PERIOD_NS = 33_333_333
 

@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag2 import Writer
+
+from smoothdino_model.recordings.frames import Intrinsics, RecordingError
+from smoothdino_model.recordings.open import open_recording
 from support.made_recordings import (
     BAGS,
     PERIOD_NS,
@@ -20,9 +23,6 @@ from support.made_recordings import (
     write_folder,
     write_video,
 )
-
-from smoothdino_model.recordings.frames import Intrinsics, RecordingError
-from smoothdino_model.recordings.open import open_recording
 
 BAG_NAMES = {'sqlite3': 'made', 'mcap': 'made', 'ros1': 'made.bag'}
 KINDS = ['folder', 'avi', 'mp4', *BAGS]
@@ -122,7 +122,7 @@ def test_an_image_that_does_not_decode_is_named_by_its_stamp_and_topic(tmp_path)
 
 
 def test_frames_of_one_stamp_get_different_names(tmp_path, monkeypatch):
-    monkeypatch.setattr('made_recordings.PERIOD_NS', 0)
+    monkeypatch.setattr('support.made_recordings.PERIOD_NS', 0)
     with open_recording(write_bag(tmp_path / 'bag', pictures(3))) as recording:
         assert [f.name for f in recording] == [f'{START_NS}{end}' for end in ('', '_1', '_2')]
 
@@ -286,7 +286,7 @@ def test_a_bag_without_a_whole_frame_is_refused_in_words(storage, tmp_path):
 def test_rosbags_is_loaded_for_bags_only(tmp_path):
     path = write_folder(tmp_path / 'folder', pictures(1))
     program = (
-        'import sys; from smoothdino_model.recordings.frames import open_recording; '
+        'import sys; from smoothdino_model.recordings.open import open_recording; '
         f'list(open_recording({str(path)!r})); sys.exit("rosbags" in sys.modules)'
     )
     assert subprocess.run([sys.executable, '-c', program]).returncode == 0

@@ -7,7 +7,6 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import tiny_smoothdino
 
 from smoothdino_model.metrics import abs_rel
 from smoothdino_model.network.trained_camera import NYU, TrainedCamera, trained_camera
@@ -15,6 +14,7 @@ from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import NYU_FOCAL, SampleRoom
 from smoothdino_model.weights.checkpoint import load_model, save_model
 from smoothdino_model.weights.errors import CheckpointError
+from support.tiny_networks import tiny_smoothdino
 
 RNG = np.random.default_rng(0)
 FRAMES = RNG.integers(0, 256, (5, 42, 56, 3), dtype=np.uint8)

@@ -14,8 +14,6 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
-from test_depth_node import Observer, Process, dds, depth_m, stamp_ns  # noqa: F401
-from test_point_cloud import points_of
 
 from smoothdino_model.recordings.image_bytes import image_fields
 from smoothdino_model.recordings.images import rgb_from_bytes
@@ -24,7 +22,10 @@ from smoothdino_ros.camera import Camera
 from smoothdino_ros.depth_colors import depth_colors
 from smoothdino_ros.inference_worker import Waiting
 from smoothdino_ros.parameters import NodeParameters
+from support.point_clouds import points_of
+from support.ros_processes import Observer, Process, depth_m, stamp_ns
 
+pytestmark = pytest.mark.usefixtures('dds')
 CAMERAS = {'front': (64, 48, 10.0), 'rear': (112, 70, 1.0)}  # width, height, Hz
 
 
@@ -81,7 +82,7 @@ class Viewer(Observer):
 
 
 @pytest.fixture(scope='module')
-def node(tiny_model_dir, tmp_path_factory, dds):  # noqa: F811
+def node(tiny_model_dir, tmp_path_factory, dds):
     process = Process(
         tmp_path_factory.mktemp('node') / 'log.txt',
         *('-m', 'smoothdino_ros.depth_node', '--ros-args'),
@@ -290,18 +291,16 @@ class CameraHere:
     def __init__(self) -> None:
         self.node = LifecycleNode('here')
         self.taken: list[Image] = []
-        self.camera = Camera(self.node, 'here/')
-        self.camera.subscribe(self.parameters, self.taken.append)
+        self.camera = Camera(self.node, 'here/', NodeParameters())
+        self.camera.subscribe(self.taken.append)
         calls = {one.topic_name: one.callback for one in self.node.subscriptions}
         self.on_image, self.on_info = calls['/here/image'], calls['/here/camera_info']
 
-    parameters = NodeParameters()
-
     def is_ready(self) -> bool:
-        return self.camera.ready(self.parameters)
+        return self.camera.ready()
 
     def focal_px(self, image: Image) -> float | None:
-        frame = self.camera.frame(Waiting(image, stamp_ns(image), 0.0), self.parameters)
+        frame = self.camera.read(Waiting(image, stamp_ns(image), 0.0))
         return frame.focal and frame.focal * image.width
 
     def close(self) -> None:
@@ -310,7 +309,7 @@ class CameraHere:
 
 
 @pytest.fixture
-def here(dds):  # noqa: F811
+def here(dds):
     one = CameraHere()
     yield one
     one.close()
@@ -355,7 +354,7 @@ def test_an_image_waits_for_a_published_camera_info_but_not_for_long(here):
     assert here.focal_px(image) is None
 
     here.camera.unsubscribe()
-    here.camera.subscribe(here.parameters, here.taken.append)  # activated again
+    here.camera.subscribe(here.taken.append)  # activated again
     calls = {one.topic_name: one.callback for one in here.node.subscriptions}
     calls['/here/image'](image)
     assert not here.is_ready()

@@ -129,10 +129,10 @@ def test_camera_info_of_the_same_size_is_copied():
 
 
 def test_camera_info_of_another_size_is_scaled():
-    own = depth_camera_info(camera_info(), header(), height=240, width=160)
-    assert (own.height, own.width) == (240, 160)
-    np.testing.assert_allclose(own.k, [125, 0, 80, 0, 255, 120, 0, 0, 1])
-    np.testing.assert_allclose(own.p, [125, 0, 80, -12.5, 0, 255, 120, 0, 0, 0, 1, 0])
+    own = depth_camera_info(camera_info(), header(), height=120, width=160)
+    assert (own.height, own.width) == (120, 160)
+    np.testing.assert_allclose(own.k, [125, 0, 80, 0, 127.5, 60, 0, 0, 1])
+    np.testing.assert_allclose(own.p, [125, 0, 80, -12.5, 0, 127.5, 60, 0, 0, 0, 1, 0])
 
 
 @pytest.mark.filterwarnings('error')

@@ -3,133 +3,25 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import own_domain
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import SetParameters
-from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from lifecycle_msgs.srv import ChangeState
+from rclpy.qos import ReliabilityPolicy
 from std_srvs.srv import SetBool, Trigger
 
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.images import rgb_from_compressed
 from smoothdino_model.room.sample_room import SampleRoom
+from support.ros_processes import Observer, Process, depth_m, stamp_ns
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures('dds')
 START_NS, PERIOD_NS = 1_000_000_000, 33_333_333
-
-
-class Process:
-    """A Python process whose words are kept in a file."""
-
-    def __init__(self, log: Path, *command: str) -> None:
-        self._log = log
-        with log.open('w') as out:
-            self._process = subprocess.Popen(
-                [sys.executable, *command], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT
-            )
-
-    def words(self) -> str:
-        return self._log.read_text()
-
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def end(self, number: int = signal.SIGINT) -> int:
-        if self.alive():
-            self._process.send_signal(number)
-        try:
-            return self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            raise
-
-
-class Observer:
-    """Another ROS node: what it received, and calls of the depth node's services."""
-
-    def __init__(self, namespace: str = '', prefix: str = '') -> None:
-        self.node = rclpy.create_node('observer', namespace=namespace)
-        self.reliable: list[Image] = []
-        self.best_effort: list[Image] = []
-        self.infos: list[CameraInfo] = []
-        self.diagnostics: list[DiagnosticArray] = []
-        self._clients: dict = {}
-        best_effort = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
-        for kind, topic, received, qos in (
-            (Image, f'{prefix}depth/image', self.reliable, 20),
-            (Image, f'{prefix}depth/image', self.best_effort, best_effort),
-            (CameraInfo, f'{prefix}depth/camera_info', self.infos, 20),
-            (DiagnosticArray, '/diagnostics', self.diagnostics, 20),
-        ):
-            self.node.create_subscription(kind, topic, received.append, qos)
-
-    def wait_for(self, condition, timeout_s: float = 20.0) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while not condition() and time.monotonic() < deadline:
-            rclpy.spin_once(self.node, timeout_sec=0.05)
-        return bool(condition())
-
-    def call(self, kind, name: str, request):
-        if name not in self._clients:
-            self._clients[name] = self.node.create_client(kind, name)
-            assert self._clients[name].wait_for_service(30.0), name
-            self.wait_for(lambda: False, 0.3)  # the service may learn of the client later
-        future = self._clients[name].call_async(request)
-        # A node that loads its model answers afterwards: a minute on a busy machine.
-        rclpy.spin_until_future_complete(self.node, future, timeout_sec=150.0)
-        assert future.done(), name
-        return future.result()
-
-    def state(self) -> str:
-        return self.call(GetState, 'depth/get_state', GetState.Request()).current_state.label
-
-    def transition(self, label: str) -> bool:
-        request = ChangeState.Request()
-        request.transition.label = label
-        return self.call(ChangeState, 'depth/change_state', request).success
-
-    def set(self, **values) -> str:
-        """The reason for which a value was refused, else empty."""
-        changes = [
-            Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
-        ]
-        request = SetParameters.Request(parameters=changes)
-        results = self.call(SetParameters, 'depth/set_parameters', request).results
-        return ' '.join(one.reason for one in results if not one.successful)
-
-    def play(self, log: Path, *options: str) -> None:
-        """Run the camera to its end, and take what comes meanwhile."""
-        for received in (self.reliable, self.best_effort, self.infos):
-            received.clear()
-        camera = Process(log, 'test/support/camera_process.py', *options)
-        assert self.wait_for(lambda: not camera.alive(), 60)
-        self.wait_for(lambda: False, 0.3)
-        assert camera.end() == 0, camera.words()
-
-
-@pytest.fixture(scope='module', autouse=True)
-def dds():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('ROS_DOMAIN_ID', own_domain())
-        patch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-        patch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', str(ROOT / 'config' / 'fastdds.xml'))
-        patch.setenv('OMP_NUM_THREADS', '1')
-        rclpy.init()
-        yield
-        rclpy.shutdown()
 
 
 @pytest.fixture(scope='module')
@@ -175,22 +67,12 @@ def expected(model_dir, frames, stamps_ns, max_depth_m: float) -> list[np.ndarra
     """
     pipeline = DepthPipeline.from_pretrained(model_dir, max_gap_s=2.0)
     depths = []
-    for stamp_ns in stamps_ns:
-        rgb = frames[(stamp_ns - START_NS) // PERIOD_NS % len(frames)]
-        frame = CameraFrame(rgb, stamp_ns, 'camera_optical_frame', focal=500 / rgb.shape[1])
+    for at_ns in stamps_ns:
+        rgb = frames[(at_ns - START_NS) // PERIOD_NS % len(frames)]
+        frame = CameraFrame(rgb, at_ns, 'camera_optical_frame', focal=500 / rgb.shape[1])
         depth = pipeline.step({'': frame})[''].depth_m
         depths.append(np.where(depth > max_depth_m, np.inf, np.where(depth < 0.1, -np.inf, depth)))
     return depths
-
-
-def stamp_ns(message) -> int:
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-
-
-def depth_m(message: Image) -> np.ndarray:
-    assert message.encoding == '32FC1'
-    assert not message.is_bigendian
-    return np.frombuffer(message.data, '<f4').reshape(message.height, message.width)
 
 
 def assert_same(messages, depths) -> None:

@@ -20,27 +20,24 @@ import pytest
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from builtin_interfaces.msg import Time
-from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
-from support.camera_process import camera_info, picture
-from test_depth_node import Observer, Process, dds, stamp_ns  # noqa: F401
 
 from smoothdino_model.recordings.image_bytes import MAX_PIXELS
 from smoothdino_model.recordings.images import rgb_from_compressed, rgb_from_file
-from smoothdino_ros.depth_node import DepthNode
+from support.camera_process import camera_info
+from support.node_in_this_process import GOOD, KINDS, InThisProcess, good
+from support.ros_processes import Observer, Process, stamp_ns
 
+pytestmark = pytest.mark.usefixtures('dds')
 SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))
-KINDS = {'raw': (Image, 'image'), 'compressed': (CompressedImage, 'image/compressed')}
 CHANNELS = {
     **dict.fromkeys(('mono8', '8UC1', 'bayer_rggb8', 'bayer_gbrg8'), 1),
     **dict.fromkeys(('mono16', 'yuv422', 'yuv422_yuy2', 'uyvy', 'yuyv'), 2),
     **dict.fromkeys(('rgb8', 'bgr8', '8UC3'), 3),
     **dict.fromkeys(('rgba8', 'bgra8'), 4),
 }  # bytes for one pixel
-GOOD = np.random.default_rng(1).integers(0, 256, (28, 42, 3), dtype=np.uint8)
 
 # What messages are made of.
 
@@ -156,70 +153,8 @@ INFOS = st.none() | st.builds(
 # Through the callbacks: the node in this process, its worker and all it publishes.
 
 
-class InThisProcess:
-    """An active node whose callbacks are called as the executor would, and a viewer of it."""
-
-    def __init__(self, model, transport: str) -> None:
-        self.node = DepthNode()
-        values = {'model': str(model), 'image_transport': transport, 'max_depth_m': 1000.0}
-        self.node.set_parameters([Parameter(name, value=v) for name, v in values.items()])
-        self.node.start()
-        self.kind, topic = KINDS[transport]
-        # The very functions that a message on the topic is given to.
-        calls = {one.topic_name: one.callback for one in self.node.subscriptions}
-        self._take_image, self._take_info = calls[f'/{topic}'], calls['/camera_info']
-        self.viewer = Observer()
-        for one, name in ((PointCloud2, 'depth/points'), (Image, 'depth/image_color')):
-            self.viewer.node.create_subscription(one, name, lambda _: None, 5)
-        outputs = [one for one in self.node.publishers if one.topic_name.startswith('/depth/')]
-        assert len(outputs) == 4
-        assert self.viewer.wait_for(lambda: all(one.get_subscription_count() for one in outputs))
-        self.viewer.wait_for(lambda: False, 0.3)  # of its second subscription, perhaps later
-
-    def counts(self):
-        return self.node._worker.counts()['']
-
-    def waiting(self) -> int:
-        return self.counts().received - sum(outcomes(self.counts()).values())
-
-    def send(self, message) -> str:
-        """Give a message to its callback, as it comes out of DDS; what became of it."""
-        before = outcomes(self.counts())
-        self._take_image(over_the_wire(message))
-        deadline = time.monotonic() + 20
-        while self.waiting():
-            assert time.monotonic() < deadline, 'the message is neither answered nor counted'
-            time.sleep(0.0005)
-        after = outcomes(self.counts())
-        (outcome,) = [name for name in after if after[name] > before[name]]
-        return outcome
-
-    def send_info(self, info: CameraInfo) -> None:
-        self._take_info(over_the_wire(info))
-
-    def close(self) -> None:
-        self.node.close()
-        self.node.destroy_node()
-        self.viewer.node.destroy_node()
-
-
-def outcomes(counts) -> dict[str, int]:
-    """Every received message is in one of these, or waits."""
-    names = ('unwanted', 'dropped', 'overdue', 'rejected', 'failed', 'answered')
-    return {name: getattr(counts, name) for name in names if hasattr(counts, name)}
-
-
-def over_the_wire(message):
-    return deserialize_message(serialize_message(message), type(message))
-
-
-def good(kind, stamp_ns: int):
-    sec, nanosec = divmod(stamp_ns, 10**9)
-    return picture(kind, GOOD, Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id='camera'))
-
-
 @pytest.fixture(scope='module', params=list(KINDS))
-def here(request, tiny_model_dir, dds):  # noqa: F811
+def here(request, tiny_model_dir, dds):
     one = InThisProcess(tiny_model_dir, request.param)
     yield one
     one.close()

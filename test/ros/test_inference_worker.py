@@ -9,6 +9,27 @@ import pytest
 from smoothdino_ros.inference_worker import InferenceWorker
 
 
+class Camera:
+    """A camera of `Answers`: messages in capitals are of another kind."""
+
+    def __init__(self, name: str, answers: 'Answers') -> None:
+        self.name, self.answers = name, answers
+
+    def ready(self) -> bool:
+        return self.name not in self.answers.not_ready
+
+    def read(self, waiting):
+        if waiting.message == 'broken':
+            raise ValueError('expected a picture, got a broken one')
+        return waiting
+
+    def kind(self, waiting) -> bool:
+        return str(waiting.message).isupper()
+
+    def publish(self, _, __, result) -> None:
+        self.answers.published.append((self.name, result))
+
+
 class Answers:
     """Stands for the pipeline and the publishers: each step waits for `let` to be called."""
 
@@ -20,12 +41,8 @@ class Answers:
         self.entered = threading.Semaphore(0)
         self._may_step = threading.Semaphore(0) if blocked else None
         self.worker = InferenceWorker(
-            cameras,
-            ready=lambda camera: camera not in self.not_ready,
-            read=self._read,
-            kind=lambda waiting: str(waiting.message).isupper(),
+            {name: Camera(name, self) for name in cameras},
             step=self._step,
-            publish=lambda camera, _, __, result: self.published.append((camera, result)),
             report=self.reports.append,
             **options,
         )
@@ -50,11 +67,6 @@ class Answers:
 
     def offer(self, camera: str, message, stamp_ns: int) -> None:
         self.worker.offer(camera, message, stamp_ns=stamp_ns)
-
-    def _read(self, _, waiting):
-        if waiting.message == 'broken':
-            raise ValueError('expected a picture, got a broken one')
-        return waiting
 
     def _step(self, frames):
         self.entered.release()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import own_domain
+
+from support.dds import own_domain
 from support.made_recordings import PERIOD_NS, START_NS, write_bag
 
 pytest.importorskip('launch_ros', reason='launch_ros is not installed (it comes with apt)')

@@ -10,13 +10,14 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (sensor_msgs)')
 
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CameraInfo, PointCloud2, PointField, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
 
 from smoothdino_model.recordings.calibration import depth_camera_info, intrinsics_of, is_distorted
 from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_ros import depth_colors as colors
 from smoothdino_ros.point_cloud import point_cloud_message
+from support.point_clouds import points_of
 
 RNG = np.random.default_rng(3)
 PINHOLE = Intrinsics(40.0, 42.0, 23.5, 17.0, 48, 36)
@@ -28,28 +29,6 @@ RANGE_M = {'min_depth_m': 0.1, 'max_depth_m': 10.0}
 def cloud(depth_m=DEPTH_M, **options) -> PointCloud2:
     message = point_cloud_message(depth_m, RGB, PINHOLE, Header(), **RANGE_M, **options)
     return deserialize_message(serialize_message(message), PointCloud2)
-
-
-def points_of(message: PointCloud2) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) metres and (H, W, 3) colours, read as a stranger would: by the fields."""
-    order = '>' if message.is_bigendian else '<'
-    types = {PointField.FLOAT32: 'f4'}
-    layout = np.dtype(
-        {
-            'names': [f.name for f in message.fields],
-            'formats': [order + types[f.datatype] for f in message.fields],
-            'offsets': [f.offset for f in message.fields],
-            'itemsize': message.point_step,
-        }
-    )
-    assert message.row_step == message.width * message.point_step
-    assert len(message.data) == message.height * message.row_step
-    points = np.frombuffer(message.data, layout).reshape(message.height, message.width)
-    packed = points['rgb'].copy().view(order + 'u4')
-    rgb = np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], axis=-1)
-    # A reader that skips NaN in any field must not skip a colour.
-    assert np.isfinite(points['rgb']).all()
-    return np.stack([points[name] for name in 'xyz'], axis=-1), rgb
 
 
 @pytest.mark.parametrize('stride', [1, 2, 5, 64])

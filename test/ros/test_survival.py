@@ -26,12 +26,13 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
-from support.camera_process import camera_info, picture
-from test_depth_node import ROOT, Observer, Process, dds, depth_m, stamp_ns  # noqa: F401
-from test_fuzz import GOOD, InThisProcess, good, outcomes
 
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
+from support.camera_process import camera_info, picture
+from support.node_in_this_process import GOOD, InThisProcess, good, outcomes
+from support.ros_processes import ROOT, Observer, Process, depth_m, stamp_ns
 
+pytestmark = pytest.mark.usefixtures('dds')
 SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))
 NODE = ('-m', 'smoothdino_ros.depth_node', '--ros-args')
 PERIOD_NS = 33_333_333
@@ -77,7 +78,7 @@ def node(model, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def observer(node, dds):  # noqa: F811
+def observer(node, dds):
     one = Observer()
     assert one.wait_for(lambda: one.diagnostics, 120), node.words()  # loaded, it spins
     assert one.state() == 'active', node.words()
@@ -234,7 +235,7 @@ def test_a_machine_out_of_memory_drops_the_frame_and_says_so(node, observer):
     assert identity_holds(latest(observer)[1])
 
 
-def test_a_step_out_of_device_memory_drops_its_batch(tiny_model_dir, dds, monkeypatch):  # noqa: F811
+def test_a_step_out_of_device_memory_drops_its_batch(tiny_model_dir, dds, monkeypatch):
     step, fail = DepthPipeline.step, []
 
     def full(self, frames):
@@ -267,7 +268,7 @@ def test_a_step_out_of_device_memory_drops_its_batch(tiny_model_dir, dds, monkey
 
 
 @pytest.fixture(scope='module')
-def secretive(model, tmp_path_factory, dds):  # noqa: F811
+def secretive(model, tmp_path_factory, dds):
     """A node under simulated time in an environment with secrets, its model at first broken."""
     home = tmp_path_factory.mktemp('home-of-nobody')
     snapshot = home / '.cache/huggingface/hub/models--nobody--broken/snapshots/abc'
@@ -396,7 +397,7 @@ rclpy.shutdown()
 """
 
 
-def test_only_a_model_to_download_leads_to_the_network(tiny_model_dir, tmp_path, dds):  # noqa: F811
+def test_only_a_model_to_download_leads_to_the_network(tiny_model_dir, tmp_path, dds):
     environment = {k: v for k, v in os.environ.items() if not re.match('HF_|.*_proxy', k)}
     done = subprocess.run(
         [sys.executable, '-c', NETWORK, str(tiny_model_dir), 'nobody/nothing'],

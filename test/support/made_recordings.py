@@ -53,10 +53,13 @@ def write_bag(
     stamp=True,
     encoding='rgb8',
     broken=(),
+    focals_px=None,
+    info_late=False,
 ):
     """A bag of the frames on every topic; '/compressed' at the end of one makes it JPEG.
 
-    broken are the places of the JPEGs to cut short.
+    broken are the places of the JPEGs to cut short; focals_px the fx of a zooming lens, frame by
+    frame; with info_late each camera_info is received after its image.
     """
     ros1 = storage == 'ros1'
     store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
@@ -86,6 +89,8 @@ def write_bag(
             for topic, connection in connections.items():
                 if kinds[topic] == 'CameraInfo':
                     message = camera_info(types, header(stamp_ns), height, width, ros1)
+                    if focals_px is not None:
+                        (message.K if ros1 else message.k)[[0, 4]] = focals_px[i]
                 elif kinds[topic] == 'CompressedImage':
                     jpeg = cv2.imencode('.jpg', rgb[..., ::-1])[1].ravel()
                     jpeg = jpeg[: len(jpeg) // 2] if i in broken else jpeg
@@ -99,7 +104,10 @@ def write_bag(
                     message = types[connection.msgtype](
                         header(stamp_ns), height, width, encoding, 0, 3 * width, rgb.ravel()
                     )
-                writer.write(connection, stamp_ns + 5, encode(message, connection.msgtype))
+                late_ns = 10 if info_late and kinds[topic] == 'CameraInfo' else 0
+                writer.write(
+                    connection, stamp_ns + 5 + late_ns, encode(message, connection.msgtype)
+                )
     return path
 
 

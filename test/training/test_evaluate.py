@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_smoothdino
-from support.made_depth import write_clip, write_depth_bag
 from torch.nn import functional
 
 from smoothdino_model import metrics
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import save_adapter
+from support.made_depth import write_clip, write_depth_bag
+from support.tiny_networks import tiny_smoothdino
 from training import evaluate
 from training.evaluation import stretches
 from training.evaluation.intervals import blocks, rows

@@ -17,9 +17,9 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
-from support.made_recordings import BAGS, START_NS, K, camera_info
 
 from smoothdino_model.recordings.depth_images import depth_m_from_compressed
+from support.made_recordings import BAGS, START_NS, K, camera_info
 from training.data.bag_frames import numbers_of, pairs_of
 from training.data.clips import find_clips
 from training.extract import extract, main

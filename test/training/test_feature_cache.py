@@ -3,10 +3,10 @@
 
 import pytest
 import torch
-from conftest import tiny_dpt
 
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.room.sample_room import SampleRoom
+from support.tiny_networks import tiny_dpt
 from training.feature_cache import FeatureCache
 
 

@@ -5,9 +5,9 @@ import copy
 
 import pytest
 import torch
-from conftest import tiny_dpt
 from torch import nn
 
+from support.tiny_networks import tiny_dpt
 from training.muon import Muon, inner_matrices, orthogonal
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.small_training import fit, small, start, write_moving_clip
 
+from support.small_training import fit, small, start, write_moving_clip
 from training.train import AtomicCheckpointIO
 
 RUN = Path('runs', 'adapter_nyu_regularized')

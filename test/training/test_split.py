@@ -4,8 +4,8 @@
 import json
 
 import pytest
-from support.made_clips import write_clip
 
+from support.made_clips import write_clip
 from training.data.clips import find_clips
 from training.data.runs import listed_runs
 from training.split import main, split

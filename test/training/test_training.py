@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import tiny_depth_anything, tiny_smoothdino
 from safetensors.torch import load_file
-from support.small_training import CONFIGS, fit, small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_adapter, load_model, save_model
+from support.small_training import CONFIGS, fit, small
+from support.tiny_networks import tiny_depth_anything, tiny_smoothdino
 from training import ablate, train
 from training.losses import LossWeights
 from training.module import DepthTraining

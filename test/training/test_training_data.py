@@ -11,10 +11,10 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from support.made_clips import numbers_of, write_clip
 from torch.utils.data import DataLoader
 
 from smoothdino_model.network.trained_camera import NYU
+from support.made_clips import numbers_of, write_clip
 from training.data import room as room_module
 from training.data.augment import augmented
 from training.data.clips import TRAINED_FOCAL, Window, find_clips

@@ -12,12 +12,6 @@ import numpy as np
 from tqdm import tqdm
 
 from smoothdino_model.recordings.bags import CAMERA_INFO, COMPRESSED, BagRecording, Received
-from smoothdino_model.recordings.calibration import (
-    depth_camera_info,
-    intrinsics_of,
-    is_distorted,
-    is_rectified,
-)
 from smoothdino_model.recordings.frames import Intrinsics, RecordingError
 
 _log = logging.getLogger(__name__)
@@ -98,25 +92,9 @@ def size_of(recording: BagRecording, places: Container[int]) -> tuple[int, int]:
     raise RecordingError('expected images that can be read, got none')
 
 
-def camera_of(
-    recording: BagRecording, size: tuple[int, int], topic: str, *, warn: bool = True
-) -> Intrinsics | None:
-    """Intrinsics from the topic's camera_info, None where there is none that can be used."""
-    info = recording.first_info()
-    say = _log.warning if warn else _log.debug
-    if info is None:
-        say("no camera_info for %s: training takes its lens for NYUv2's", topic)
-        return None
-    rectified = is_rectified(topic)
-    if is_distorted(info) and not rectified:
-        say('%s is not rectified: its depth is off towards the edges', topic)
-    try:
-        height, width = size
-        info = depth_camera_info(info, info.header, height=height, width=width)  # of this size
-        return intrinsics_of(info, height=height, width=width, rectified=rectified)
-    except ValueError as error:
-        say('the camera_info of %s is of no use: %s', topic, error)
-        return None
+def camera_of(recording: BagRecording, size: tuple[int, int]) -> Intrinsics | None:
+    """Intrinsics of a topic's first image, None where camera_info gives none; the log says so."""
+    return recording.calibrated(next(images_of(recording)), *size).intrinsics
 
 
 def check_view(colour: Intrinsics | None, depth: Intrinsics | None, topic: str) -> None:
