@@ -47,7 +47,7 @@ class AdapterSize:
     ``parameters``, where given, decides ``hidden``: as wide as so many weights allow.
     """
 
-    hidden: int = 128
+    hidden: int = AdapterConfig.hidden
     parameters: int | None = None
     current: bool = True
     previous: bool = True
