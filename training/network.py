@@ -86,7 +86,7 @@ def fresh_network(size: NetworkSize) -> DPTForDepthEstimation:
     )
     _initialise(network)
     if trained is not None:
-        network.backbone.load_state_dict(trained.state_dict())
+        cast(nn.Module, network.backbone).load_state_dict(trained.state_dict())
     return network
 
 
