@@ -160,17 +160,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     print(', '.join(f'{name} {value}' for name, value in about.items()))
 
-    calls = contenders(network, larger, device, picked)
-    rows = measure({name: call for name, (_, _, call) in calls.items()}, frames, clock, rounds)
-    results = [
-        {'name': name, 'engine': calls[name][0], 'precision': calls[name][1], **row}
-        for name, row in rows.items()
-    ]
-    del calls
-    _print_table(
-        ['', 'median ms', 'p10 ms', 'p90 ms', 'memory of a frame, MB'],
-        [[row['name'], *list(row.values())[3:]] for row in results],
-    )
+    results = compare(contenders(network, larger, device, picked), frames, clock, rounds)
     pipeline = pipeline_of(network, device=device)
     stages_ms, rate = stages(pipeline, frames, clock, rounds)
     gflop = counted_gflop(network, size)
@@ -181,14 +171,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             for stage, ms in stages_ms.items()
         ],
     )
-    ms = {name: row['median_ms'] for name, row in rows.items()}
-    engine, precision = picked[0]
-    ours = ms[f'ours ({engine} {precision})']
     ratios = {
-        'published_over_ours': ms['published loop'] / ours,
-        'published_demo_over_ours': ms['published demo'] / ours,
-        'temporal_over_per_frame': ours / ms[f'ours, plain ({engine} {precision})'],
-        'small_over_base': ours / ms[f'per frame, {larger} ({precision})'],
+        **end_to_end_ratios(results, larger, *picked[0]),
         'shift_share': stages_ms['shift'] / sum(stages_ms.values()),
         'decoder_over_gemm': stages_ms['decode'] / (1e3 * gflop['decode'] / rate),
     }
@@ -215,6 +199,39 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         'gemm_gflop_per_s': rate,
         'batches': batches,
         'input_heights': heights,
+    }
+
+
+def compare(
+    calls: Mapping[str, tuple[str, str, Call]],
+    frames: list[np.ndarray],
+    clock: Callable[[], float],
+    rounds: int,
+) -> list[Row]:
+    """Measure the contenders, print their table, and give a row of each with its name."""
+    rows = measure({name: call for name, (_, _, call) in calls.items()}, frames, clock, rounds)
+    results = [
+        {'name': name, 'engine': calls[name][0], 'precision': calls[name][1], **row}
+        for name, row in rows.items()
+    ]
+    _print_table(
+        ['', 'median ms', 'p10 ms', 'p90 ms', 'memory of a frame, MB'],
+        [[row['name'], *list(row.values())[3:]] for row in results],
+    )
+    return results
+
+
+def end_to_end_ratios(
+    results: list[Row], larger: str, engine: str, precision: str
+) -> dict[str, float]:
+    """Give medians over each other, ours with this engine and precision."""
+    ms = {row['name']: row['median_ms'] for row in results}
+    ours = ms[f'ours ({engine} {precision})']
+    return {
+        'published_over_ours': ms['published loop'] / ours,
+        'published_demo_over_ours': ms['published demo'] / ours,
+        'temporal_over_per_frame': ours / ms[f'ours, plain ({engine} {precision})'],
+        'small_over_base': ours / ms[f'per frame, {larger} ({precision})'],
     }
 
 

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -210,20 +211,8 @@ def summary(values_ms: list[float]) -> dict[str, float]:
     return {'n': len(values_ms), 'p50': round(p50, 2), 'p99': round(p99, 2)}
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='node_latency', description=__doc__.splitlines()[0])
-    parser.add_argument('--model', default='sample-room', help='bundled, a directory or an id')
-    parser.add_argument('--rounds', type=int, default=100, help='pictures to each node, unloaded')
-    parser.add_argument('--pictures', type=int, default=60, help='to each node, loaded')
-    parser.add_argument('--json', help='file for the figures')
-    parser.add_argument('--be', choices=NODES, help=argparse.SUPPRESS)
-    parser.add_argument('--times', help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
-    if options.be == 'minimal':
-        minimal(options.model)
-        return 0
-    if options.be == 'depth_node':
-        return timed_depth_node(options.model, options.times)
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Run both nodes, unloaded and then loaded, and give the report."""
     os.environ.update(private_network())
     with tempfile.TemporaryDirectory() as directory:
         times = Path(directory) / 'times.json'
@@ -257,8 +246,22 @@ def main(argv: list[str] | None = None) -> int:
             for process in nodes.values():
                 process.wait(60)
             rig.close()
+    return report(options, answers_s, alone, crowded, period_s)
+
+
+def report(
+    options: argparse.Namespace,
+    answers_s: list[list[float]],
+    alone: dict[str, list[float]],
+    crowded: dict[str, list[float]],
+    period_s: float,
+) -> dict[str, Any]:
+    """Sum up the times in seconds of the node's answers, and the latencies in milliseconds.
+
+    An answer is (from callback to published, the step, processor time of all but the step).
+    """
     steps_s = [step_s for _, step_s, _ in answers_s]
-    result = {
+    return {
         'machine': {
             'cpu': cpu_name(),
             'cores': len(os.sched_getaffinity(0)),
@@ -277,6 +280,23 @@ def main(argv: list[str] | None = None) -> int:
             'every [ms]': period_s / 0.003,
         },
     }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='node_latency', description=__doc__.splitlines()[0])
+    parser.add_argument('--model', default='sample-room', help='bundled, a directory or an id')
+    parser.add_argument('--rounds', type=int, default=100, help='pictures to each node, unloaded')
+    parser.add_argument('--pictures', type=int, default=60, help='to each node, loaded')
+    parser.add_argument('--json', help='file for the figures')
+    parser.add_argument('--be', choices=NODES, help=argparse.SUPPRESS)
+    parser.add_argument('--times', help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.be == 'minimal':
+        minimal(options.model)
+        return 0
+    if options.be == 'depth_node':
+        return timed_depth_node(options.model, options.times)
+    result = measured(options)
     print(json.dumps(result, indent=2))
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=2) + '\n')

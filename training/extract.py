@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from smoothdino_model.recordings.bags import BagRecording, Received
-from smoothdino_model.recordings.frames import RecordingError
+from smoothdino_model.recordings.frames import Intrinsics, RecordingError
 from training.data.bag_frames import (
     camera_of,
     check_view,
@@ -125,24 +125,42 @@ def extract(
         _write_pictures(_missing(pictures, jpegs, bar), size, left_out)
         _write_depths(_missing(depths, pngs, bar), size, left_out)
 
+    left_out['images without depth at their time'] += len(image_ns) - len(pairs)
+    frames = _finish(partial, clip, source=source, camera=camera, stamps_ns=stamps_ns)
+    if not frames:
+        raise RecordingError(f'{bag}: expected frames that can be read, got none')
+    counts = ', '.join(f'{count} {what}' for what, count in left_out.items() if count)
+    _log.info('%s: %d frames; left out: %s', clip, frames, counts or 'nothing')
+    return clip
+
+
+def _finish(
+    partial: Path,
+    clip: Path,
+    *,
+    source: dict[str, Any],
+    camera: Intrinsics | None,
+    stamps_ns: dict[int, int],
+) -> int:
+    """Describe the frames that are whole, give the clip its name, and say how many they are.
+
+    Without any, nothing is done.
+    """
     kept = {n: ns for n, ns in stamps_ns.items() if _is_whole(partial, n)}
     if not kept:
-        raise RecordingError(f'{bag}: expected frames that can be read, got none')
+        return 0
     described = {
         'source': source,
         'intrinsics': asdict(camera) if camera else None,
         'rate_hz': _rate_hz(list(kept.values())),
         'stamps_ns': _keyed(kept),
     }
-    left_out['images without depth at their time'] += len(image_ns) - len(pairs)
     for path in [p for n in stamps_ns.keys() - kept.keys() for p in partial.glob(f'{n}.*')]:
         path.unlink()
     _write(partial / 'clip.json', json.dumps(described, indent=1).encode() + b'\n')
     (partial / _PLAN).unlink()
     partial.rename(clip)
-    counts = ', '.join(f'{count} {what}' for what, count in left_out.items() if count)
-    _log.info('%s: %d frames; left out: %s', clip, len(kept), counts or 'nothing')
-    return clip
+    return len(kept)
 
 
 def _name(bag: Path) -> str:

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import cast
 
 import lightning
 import torch
@@ -24,7 +23,6 @@ from training.losses import (
     scale_change,
     scale_invariant_log,
 )
-from training.muon import Muon, inner_matrices
 from training.network import (
     BACKBONES,
     AdapterSize,
@@ -33,6 +31,7 @@ from training.network import (
     fresh_adapter,
     fresh_network,
 )
+from training.optimizer import OptimizerSettings
 
 PARTS = ('encoder', 'decoder', 'adapter')
 Levels = tuple[Tensor, ...]  # of windows: (B, T, 1 + N, C) each
@@ -47,14 +46,10 @@ class DepthTraining(lightning.LightningModule):
     fresh adapter, or a trained one to go on with: a directory or a published ``.pth``.
 
     With ``linear_decoder`` the encoder learns alone, under one linear layer that is thrown away
-    afterwards: three times as many pictures a second as under the DPT decoder. ``optimizer``
-    ``muon`` is for an encoder that starts from nothing. Of a window of frames only the last
-    ``learnt_frames`` are decoded and learnt from (by default all), and the ones before them lead
-    up to their state.
-
-    The learning rate rises over ``warmup_steps`` and then stays (``constant``) or falls as a
-    cosine to zero at the last step. ``features`` is a folder that keeps what a frozen encoder
-    gave, see :class:`training.feature_cache.FeatureCache`.
+    afterwards: three times as many pictures a second as under the DPT decoder. Of a window of
+    frames only the last ``learnt_frames`` are decoded and learnt from (by default all), and the
+    ones before them lead up to their state. ``features`` is a folder that keeps what a frozen
+    encoder gave, see :class:`training.feature_cache.FeatureCache`.
     """
 
     def __init__(
@@ -65,12 +60,7 @@ class DepthTraining(lightning.LightningModule):
         adapter: AdapterSize | str | None = None,
         input_height: int = 0,
         loss: LossWeights | None = None,
-        learning_rate: float = 1e-4,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.99),  # short trainings: 0.999 forgets too slowly
-        schedule: Literal['cosine', 'constant'] = 'cosine',
-        warmup_steps: int = 100,
-        optimizer: Literal['adamw', 'muon'] = 'adamw',
+        optimizer: OptimizerSettings | None = None,
         linear_decoder: bool = False,
         learnt_frames: int | None = None,
         features: str | None = None,
@@ -94,6 +84,7 @@ class DepthTraining(lightning.LightningModule):
         if linear_decoder and parts != ['encoder']:
             raise ValueError(f"linear_decoder: expected parts ['encoder'], got {parts}")
         self.loss = loss or LossWeights()
+        self.optimization = optimizer or OptimizerSettings()
         self.trained = [module for part in parts for module in self._modules_of(part)]
         self.requires_grad_(False)
         for module in self.trained:
@@ -174,7 +165,9 @@ class DepthTraining(lightning.LightningModule):
         weights, length = self.loss, truth_m.shape[1]
         first = max(self.first_learnt, length - (self.hparams['learnt_frames'] or length))
         if length < (2 if first or weights.scale_change else 1):
-            raise ValueError('data.window: expected at least 2 frames for what is to be learnt')
+            raise ValueError(
+                'data.windows.frames: expected at least 2 frames for what is to be learnt'
+            )
         frame, plain, adapted = self.encode(batch['rgb'])
         depth_m = self.decode(frame, _frames(adapted, first, None))
         learnt_m = truth_m[:, first:]
@@ -235,38 +228,12 @@ class DepthTraining(lightning.LightningModule):
                 )
 
     def configure_optimizers(self):
-        parameters = [p for module in self.trained for p in module.parameters() if p.requires_grad]
-        muon = self.hparams['optimizer'] == 'muon'
-        inner = {id(p) for module in self.trained for p in inner_matrices(module)} if muon else ()
-        groups: list[dict[str, Any]] = [
-            {'params': [p for p in parameters if p.ndim > 1 and id(p) not in inner]},
-            # Biases and norms do not decay.
-            {'params': [p for p in parameters if p.ndim <= 1], 'weight_decay': 0.0},
-        ]
-        if muon:
-            groups.append(
-                {'params': [p for p in parameters if id(p) in inner], 'orthogonal': True}
-            )
-        optimizer = (Muon if muon else torch.optim.AdamW)(
-            groups,
-            lr=self.hparams['learning_rate'],
-            betas=self.hparams['betas'],
-            weight_decay=self.hparams['weight_decay'],
-        )
+        optimizer = self.optimization.optimizer(self.trained)
         # Not trainer.estimated_stepping_batches: that opens the stream, before it is known where.
         last = self.trainer.datamodule.steps(self.trainer)  # type: ignore[attr-defined]
-        warmup = self.hparams['warmup_steps']
-        constant = self.hparams['schedule'] == 'constant'
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            if constant:
-                return 1.0
-            progress = min(1.0, (step - warmup) / max(1, last - warmup))
-            return 0.5 * (1 + math.cos(math.pi * progress))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.optimization.factor(step, last)
+        )
         return {
             'optimizer': optimizer,
             'lr_scheduler': {'scheduler': schedule, 'interval': 'step'},

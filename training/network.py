@@ -47,7 +47,7 @@ class AdapterSize:
     ``parameters``, where given, decides ``hidden``: as wide as so many weights allow.
     """
 
-    hidden: int = 128
+    hidden: int = AdapterConfig.hidden
     parameters: int | None = None
     current: bool = True
     previous: bool = True
@@ -86,7 +86,7 @@ def fresh_network(size: NetworkSize) -> DPTForDepthEstimation:
     )
     _initialise(network)
     if trained is not None:
-        network.backbone.load_state_dict(trained.state_dict())
+        cast(nn.Module, network.backbone).load_state_dict(trained.state_dict())
     return network
 
 

@@ -46,17 +46,18 @@ class TrainingCLI(LightningCLI):
 
 
 def main(argv: list[str] | None = None) -> None:
-    # It is: the stream is entered at the step that the checkpoint names.
-    warnings.filterwarnings('ignore', message='.*your dataloader is not resumable')
-    # What is frozen stays as it was loaded.
-    warnings.filterwarnings('ignore', message='.*in eval mode at the start of training')
-    TrainingCLI(
-        DepthTraining,
-        WindowData,
-        seed_everything_default=0,
-        save_config_kwargs={'overwrite': True},
-        args=argv,
-    )
+    with warnings.catch_warnings():
+        # It is: the stream is entered at the step that the checkpoint names.
+        warnings.filterwarnings('ignore', message='.*your dataloader is not resumable')
+        # What is frozen stays as it was loaded.
+        warnings.filterwarnings('ignore', message='.*in eval mode at the start of training')
+        TrainingCLI(
+            DepthTraining,
+            WindowData,
+            seed_everything_default=0,
+            save_config_kwargs={'overwrite': True},
+            args=argv,
+        )
 
 
 if __name__ == '__main__':

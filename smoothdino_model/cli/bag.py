@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +43,25 @@ def run(args: argparse.Namespace) -> int:
         depth_format = DepthFormat(args.depth_encoding, args.min_depth, args.max_depth)
         check_output(args.output)  # before a model is loaded
         pipeline = pipeline_of(args)
-        _make_deterministic(pipeline.device.type)
-        account = write_depth_bag(
-            recording,
-            args.output,
-            pipeline,
-            storage=args.storage,
-            depth_format=depth_format,
-            focal_correction=not args.no_focal_correction,
-            keep_input=args.keep_input,
-            custom_data={
-                'smoothdino_model': str(args.model),
-                'smoothdino_adapter': str(args.adapter or 'the one beside the model'),
-                'smoothdino_temporal': str(pipeline.temporal).lower(),
-                'smoothdino_engine': ' '.join(
-                    (pipeline.engine, 'on', str(pipeline.device), 'in', pipeline.precision)
-                ),
-                'smoothdino_focal_correction': str(not args.no_focal_correction).lower(),
-            },
-        )
+        with _deterministic(pipeline.device.type):
+            account = write_depth_bag(
+                recording,
+                args.output,
+                pipeline,
+                storage=args.storage,
+                depth_format=depth_format,
+                focal_correction=not args.no_focal_correction,
+                keep_input=args.keep_input,
+                custom_data={
+                    'smoothdino_model': str(args.model),
+                    'smoothdino_adapter': str(args.adapter or 'the one beside the model'),
+                    'smoothdino_temporal': str(pipeline.temporal).lower(),
+                    'smoothdino_engine': ' '.join(
+                        (pipeline.engine, 'on', str(pipeline.device), 'in', pipeline.precision)
+                    ),
+                    'smoothdino_focal_correction': str(not args.no_focal_correction).lower(),
+                },
+            )
     print(f'wrote the depth of {account.frames} frames ({account.resets} resets) to {args.output}')
     if not account.lost:
         return 0
@@ -70,11 +72,28 @@ def run(args: argparse.Namespace) -> int:
     return 3
 
 
-def _make_deterministic(device_type: str) -> None:
-    """A GPU may otherwise add in another order in the next run; a CPU of as many threads not."""
-    if device_type == 'cuda':
-        import torch
+@contextmanager
+def _deterministic(device_type: str) -> Iterator[None]:
+    """Let a GPU add in the same order in every run, and afterwards as it did before.
 
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read at the first product
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
+    A CPU of as many threads does so anyway. cuBLAS reads its variable of the environment at the
+    process's first product and never again: that one stays set.
+    """
+    if device_type != 'cuda':
+        yield
+        return
+    import torch
+
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        deterministic, warn_only, torch.backends.cudnn.benchmark = before
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

@@ -20,7 +20,8 @@ from smoothdino_model.room.scene import GRID_M, VOXELS, Scene, light_volume
 from smoothdino_model.room.shapes import cross
 from smoothdino_model.room.textures import LEVEL_Y, LEVELS, PAD, TEXELS, make_atlas
 
-# Focal length over image width of NYUv2: 518.86 px at 640. Models know this camera best.
+# Focal length over image width of NYUv2's Kinect: 518.86 px at 640. A number of the room's own:
+# rooms know no network, and a test holds it to the camera that NYUv2's models were trained with.
 NYU_FOCAL = 518.86 / 640
 LEVEL_TOP = (LEVEL_Y[:-1] + PAD - 0.5).astype(np.float32)
 

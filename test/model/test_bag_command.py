@@ -9,12 +9,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rosbags.highlevel import AnyReader
 
+from smoothdino_model.cli.bag import _deterministic
 from smoothdino_model.cli.main import main
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.open import open_recording
@@ -393,3 +396,16 @@ def test_a_zooming_lens_scales_each_frame_by_its_own_camera_info(
         here = (depth_m >= 0.1) & (depth_m <= 1000)
         assert here.any()
         np.testing.assert_array_equal(depth_of(image)[here], depth_m[here])
+
+
+@pytest.mark.parametrize('device_type', ['cpu', 'cuda'])
+def test_a_gpu_is_deterministic_for_the_bag_and_no_longer(device_type, monkeypatch):
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
+    with suppress(KeyError), _deterministic(device_type):
+        assert torch.are_deterministic_algorithms_enabled() == (device_type == 'cuda')
+        assert torch.backends.cudnn.benchmark == (device_type == 'cpu')
+        raise KeyError
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert torch.backends.cudnn.benchmark

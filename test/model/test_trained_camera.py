@@ -32,6 +32,10 @@ def test_the_scale_is_the_ratio_of_the_focal_lengths():
     assert math.isclose(camera.scale(500 / (360 * wide), height=360, width=360 * wide), 1)
 
 
+def test_the_sample_room_and_the_network_know_one_nyuv2():
+    assert NYU.focal_px / NYU.width == NYU_FOCAL
+
+
 @pytest.mark.parametrize('stored', [{'focal_px': 0, 'width': 1, 'height': 1}, {'focal': 1}, 'NYU'])
 def test_a_stored_camera_that_is_none_is_refused(stored, tiny_model_dir, tmp_path):
     with pytest.raises(ValueError, match='trained_camera: expected'):

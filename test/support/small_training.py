@@ -32,7 +32,7 @@ def write_moving_clip(folder: Path, n_frames: int, *, height: int = 56, width: i
 
 
 def small(config: str, changes: dict, folder: Path) -> Path:
-    """Write a shipped configuration with changes, {'data.size': …}, and no early stop."""
+    """Write a shipped configuration with changes, {'data.windows.size': …}, and no early stop."""
     settings = yaml.safe_load((CONFIGS / config).read_text())
     settings['trainer']['callbacks'] = [
         callback
@@ -45,7 +45,7 @@ def small(config: str, changes: dict, folder: Path) -> Path:
         'trainer.enable_model_summary': False,
         'trainer.log_every_n_steps': 1,
         'model.input_height': 56,
-        'data.size': [56, 70],
+        'data.windows.size': [56, 70],
         'data.num_workers': 0,
     }
     for key, value in (standing | changes).items():

@@ -267,6 +267,16 @@ def test_an_interval_over_blocks_holds_what_one_over_frames_would_miss():
     assert held[2] < 0.8 * trials
 
 
+def test_intervals_miss_the_truth_on_each_side_as_often_as_they_say():
+    """Of 1000 methods with independent blocks around a known mean, 2.5 % miss it on each side."""
+    spells = 10 + np.random.default_rng(7).standard_normal((1000, 80))
+    errors = {f'method {i}': np.repeat(one, 2) for i, one in enumerate(spells)}
+    came = [row for row in rows(made_up(errors), block=2) if row['scene'] == 'all']
+    low, high = np.array([row['ci']['mse'] for row in came]).T
+    assert 0.015 < np.mean(low > 10) < 0.04
+    assert 0.015 < np.mean(high < 10) < 0.04
+
+
 def test_a_difference_is_paired():
     """Both methods err by the same large spells; one is always better by 0.1."""
     spells = np.repeat(np.random.default_rng(0).uniform(1, 9, 12), 10)

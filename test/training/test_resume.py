@@ -32,8 +32,8 @@ def recipe(tiny_model_dir, tmp_path_factory):
         'trainer.callbacks.1.init_args.every_n_train_steps': 3,
         'model.backbone': str(tiny_model_dir),
         'model.adapter.hidden': 8,
-        'model.learning_rate': 1e-2,
-        'model.schedule': 'cosine',
+        'model.optimizer.learning_rate': 1e-2,
+        'model.optimizer.schedule': 'cosine',
         'model.features': 'features',
         'model.loss.scale_change': 1.0,
         'data.clips.0.root': str(root),
@@ -107,7 +107,7 @@ def test_a_run_that_had_ended_still_leaves_its_adapter(alone, tmp_path):
 
 
 def test_two_processes_share_the_samples_and_end_with_the_same_weights(recipe, tmp_path):
-    config = recipe(tmp_path, {'trainer.callbacks.2': {'class_path': 'witness.Witness'}})
+    config = recipe(tmp_path, {'trainer.callbacks.2': {'class_path': 'support.witness.Witness'}})
     process = start(config, '--trainer.devices', '2')
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output

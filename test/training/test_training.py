@@ -110,7 +110,7 @@ def test_an_adapter_learns_nothing_of_first_frames(tiny_model_dir):
     expected = module.training_step(batch, 0)
     batch['depth_m'][:, 0] = 9.0
     assert torch.equal(module.training_step(batch, 0), expected)
-    with pytest.raises(ValueError, match=r'data\.window: expected at least 2 frames'):
+    with pytest.raises(ValueError, match=r'data\.windows\.frames: expected at least 2 frames'):
         module.training_step({name: value[:, :1] for name, value in batch.items()}, 0)
 
 
@@ -254,7 +254,7 @@ def test_an_adapter_is_trained_on_a_frozen_base(trained, tmp_path):
         'trainer.callbacks.0': {'class_path': 'training.callbacks.DepthPictures'},
         'model.backbone': str(trained / 'model'),
         'data.room_share': 1.0,
-        'data.window': 3,
+        'data.windows.frames': 3,
         'data.batch_size': 2,
         'data.val_windows': 3,
     }
@@ -298,7 +298,7 @@ def test_an_arm_is_trained_once_and_its_adapter_is_what_evaluation_takes(
     }
     config = small('ablation.yaml', changes, tmp_path)
     arguments = ['--config', str(config), '--output', str(tmp_path / 'arms'), '--seeds', '3']
-    ablate.main([*arguments, '--arms', 'control', '--data.window=2'])
+    ablate.main([*arguments, '--arms', 'control', '--data.windows.frames=2'])
     adapter = tmp_path / 'arms' / 'control_3' / 'adapter'
     config = load_adapter(adapter).config
     assert (config.current, config.previous) == (True, False)

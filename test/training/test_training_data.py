@@ -18,7 +18,7 @@ from support.made_clips import numbers_of, write_clip
 from training.data import room as room_module
 from training.data.augment import augmented
 from training.data.clips import TRAINED_FOCAL, Window, find_clips
-from training.data.data_module import ClipSource, FromStep, WindowData
+from training.data.data_module import ClipSource, FromStep, WindowData, WindowShape
 from training.data.datasets import turn_of
 from training.data.room import SHOWINGS, STRIPES, RoomWindows
 from training.data.runs import RunWindows, block_runs, listed_runs, whole_runs
@@ -27,7 +27,12 @@ CAMERA = {'fx_px': 40.0, 'fy_px': 40.0, 'cx_px': 15.5, 'cy_px': 11.5, 'width': 3
 
 
 def room_data(**settings) -> WindowData:
-    small = {'size': (28, 42), 'window': 2, 'room_share': 1.0, 'batch_size': 2, 'seed': 3}
+    small = {
+        'windows': WindowShape((28, 42), frames=2),
+        'room_share': 1.0,
+        'batch_size': 2,
+        'seed': 3,
+    }
     return WindowData(**small | settings)
 
 
@@ -330,7 +335,12 @@ def test_an_epoch_shows_every_pair_of_a_split_file_once_in_a_new_order(tmp_path)
         val_list=str(tmp_path / 'val_list.json'),
     )
     data = room_data(
-        room_share=0.0, clips=[source], strides=(1, 1), augment=False, epochs=3, batch_size=4
+        windows=WindowShape((28, 42), frames=2, strides=(1, 1)),
+        room_share=0.0,
+        clips=[source],
+        augment=False,
+        epochs=3,
+        batch_size=4,
     )
     scale = 1.0  # the clip's focal length is the trained one
     orders = []
@@ -369,11 +379,26 @@ def test_split_files_with_entries_in_common_are_refused(tmp_path):
     [
         ({'room_share': 1.5}, 'room_share'),
         ({'room_share': 0.5, 'clips': []}, 'without clips'),
-        ({'window': 0}, 'window'),
-        ({'strides': (3, 1)}, 'least <= most'),
+        ({'val_windows': 0}, 'val_windows'),
         ({'epochs': 2}, 'rooms have no end'),
     ],
 )
 def test_settings_without_sense_are_refused_in_words(settings, words):
     with pytest.raises(ValueError, match=words):
         room_data(**settings)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        ({'size': (0, 42)}, 'size'),
+        ({'frames': 0}, 'frames'),
+        ({'strides': (3, 1)}, 'least <= most'),
+    ],
+)
+def test_windows_without_sense_are_refused_in_words(settings, words):
+    with pytest.raises(ValueError, match=words):
+        WindowShape(**settings)
+    if 'strides' in settings:
+        with pytest.raises(ValueError, match=words):
+            ClipSource(**settings)

@@ -46,6 +46,8 @@ class ClipSource:
     def __post_init__(self) -> None:
         if (self.train_list is None) != (self.val_list is None):
             raise ValueError('expected both train_list and val_list, or none, got one of them')
+        if self.strides:
+            _check_strides(self.strides)
 
     @property
     def name(self) -> str:
@@ -119,12 +121,35 @@ class FromStep(Sampler[int]):
         return self.last // self.world
 
 
+@dataclass(frozen=True)
+class WindowShape:
+    """Pictures of ``size`` (height, width) in pixels, ``frames`` of them in a window.
+
+    Each is ``strides`` (least, most) frames after the one before, in clips as their source says.
+    """
+
+    size: tuple[int, int] = (224, 294)
+    frames: int = 1
+    strides: tuple[int, int] = (1, 5)
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f'size: expected a height and a width in pixels, got {self.size}')
+        if self.frames < 1:
+            raise ValueError(f'frames: expected at least 1, got {self.frames}')
+        _check_strides(self.strides)
+
+
+def _check_strides(strides: tuple[int, int]) -> None:
+    if not 1 <= strides[0] <= strides[1]:
+        raise ValueError(f'strides: expected 1 <= least <= most, got {strides}')
+
+
 class WindowData(lightning.LightningDataModule):
     """Rooms and clips, mixed.
 
-    ``size`` is (height, width) in pixels; windows have ``window`` frames, each ``strides`` (least,
-    most) frames after the one before, in clips as their source says; ``room_share`` of them show
-    rooms, the others ``clips`` (default: NYUv2 in NYU_ROOT), whose windows all come equally often.
+    ``room_share`` of the windows show rooms, the others ``clips`` (default: NYUv2 in NYU_ROOT),
+    whose windows all come equally often.
     ``augment`` crops, mirrors and recolours, with ``variants`` in so many ways for each window of
     a clip, so that ``model.features`` can keep them. With ``epochs`` the training ends after so
     many passes through the clips, otherwise at ``trainer.max_steps``. Validation takes
@@ -136,9 +161,7 @@ class WindowData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        size: tuple[int, int] = (224, 294),
-        window: int = 1,
-        strides: tuple[int, int] = (1, 5),
+        windows: WindowShape = WindowShape(),
         room_share: float = 0.5,
         clips: list[ClipSource] | None = None,
         augment: bool = True,
@@ -151,12 +174,9 @@ class WindowData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         found = [] if room_share == 1 else [ClipSource()] if clips is None else clips
-        for value in (strides, *(source.strides for source in found)):
-            if value and not 1 <= value[0] <= value[1]:
-                raise ValueError(f'strides: expected 1 <= least <= most, got {value}')
         if not 0 <= room_share <= 1 or (room_share < 1 and not found):
             raise ValueError(f'room_share: expected 0 to 1, and 1 without clips, got {room_share}')
-        for name, number in (('window', window), ('val_windows', val_windows), ('epochs', epochs)):
+        for name, number in (('val_windows', val_windows), ('epochs', epochs)):
             if number is not None and number < 1:
                 raise ValueError(f'{name}: expected at least 1, got {number}')
         if epochs and not found:
@@ -171,20 +191,26 @@ class WindowData(lightning.LightningDataModule):
         train: list[RunWindows] = []
         val: list[RunWindows] = []
         for source in found:
-            least, most = source.strides or strides
+            least, most = source.strides or windows.strides
             there, middle = source.clips(), (least + most) // 2
-            for part, windows, reach in (
+            for part, kept, reach in (
                 ('train', train, (least, most)),
                 ('val', val, (middle, middle)),
             ):
-                runs = source.runs(there, part=part, window=window)
+                runs = source.runs(there, part=part, window=windows.frames)
                 if runs:
-                    windows.append(RunWindows(runs, length=window, strides=reach))
-        height, width = size
-        rooms = RoomWindows(height=height, width=width, length=window, strides=strides, seed=seed)
+                    kept.append(RunWindows(runs, length=windows.frames, strides=reach))
+        height, width = windows.size
+        rooms = RoomWindows(
+            height=height,
+            width=width,
+            length=windows.frames,
+            strides=windows.strides,
+            seed=seed,
+        )
         self.stream = WindowStream(
             seed=seed,
-            size=size,
+            size=windows.size,
             rooms=rooms if room_share else None,
             clips=train,
             room_share=room_share,
@@ -193,9 +219,9 @@ class WindowData(lightning.LightningDataModule):
             variants=variants,
         )
         self.validation = ValidationWindows(
-            size=size,
+            size=windows.size,
             each=val_windows,
-            room=(window, sum(strides) // 2) if room_share else None,
+            room=(windows.frames, sum(windows.strides) // 2) if room_share else None,
             clips=val,
         )
 
