@@ -88,7 +88,9 @@ class GraphedStep:
         # First, so that whatever happens now, it is not tried again.
         self._recorded[shape] = None
         while len(self._recorded) > GRAPHS_KEPT:
-            self._recorded.popitem(last=False)
+            let_go, _ = self._recorded.popitem(last=False)
+            # More sizes in turn than are kept would else record at every frame.
+            del self._times_seen[let_go]
         try:
             recorded = self._capture(self._forward, rgb)
             fault = self._fault_of(recorded, rgb)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from smoothdino_model.engines.names import PROVIDERS, DeviceError
 from smoothdino_model.engines.onnx_export import cached_export
 from smoothdino_model.network.smoothdino import SmoothDino, TemporalState, first_state
 from smoothdino_model.one_line import first_line
+
+SESSIONS_KEPT = 4  # sizes of frames; each holds the weights and the memory of a step
 
 _NUMPY_TYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.bool: np.bool_}
 
@@ -31,7 +34,7 @@ class OnnxEngine:
         self._engine = engine
         self._device = device
         self._temporal = temporal
-        self._sessions: dict[tuple[int, int], Any] = {}
+        self._sessions: OrderedDict[tuple[int, int], Any] = OrderedDict()  # latest last
 
     def __call__(
         self, rgb: Tensor, state: TemporalState | None
@@ -71,9 +74,7 @@ class OnnxEngine:
         self, size: tuple[int, int], inputs: dict[str, Tensor], outputs: dict[str, Tensor]
     ) -> None:
         """Read and write the tensors where they lie, on whichever device."""
-        if size not in self._sessions:
-            self._sessions[size] = self._session(size)
-        session = self._sessions[size]
+        session = self._session_for(size)
         binding = session.io_binding()
         taken = {one.name for one in session.get_inputs()}
         place = self._device.type, self._device.index or 0
@@ -85,6 +86,14 @@ class OnnxEngine:
             torch.cuda.current_stream(self._device).synchronize()
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
+
+    def _session_for(self, size: tuple[int, int]) -> Any:
+        if size not in self._sessions:
+            while len(self._sessions) >= SESSIONS_KEPT:  # first, so that no more are ever held
+                self._sessions.popitem(last=False)
+            self._sessions[size] = self._session(size)
+        self._sessions.move_to_end(size)
+        return self._sessions[size]
 
     def _session(self, size: tuple[int, int]) -> Any:
         path = cached_export(self._model, size=size, temporal=self._temporal)

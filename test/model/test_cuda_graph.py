@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recording may fail at any point: the frame is answered, and the failure is remembered."""
+
+import pytest
+import torch
+
+from smoothdino_model.engines.cuda_graph import GRAPHS_KEPT, TIMES_SEEN, GraphedStep
+
+CPU = torch.device('cpu')
+
+
+def forward(rgb, state):
+    return rgb.float().mean(dim=3), None
+
+
+def picture(height=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (1, height, 8, 3), dtype=torch.uint8, generator=generator)
+
+
+class Captures:
+    """Counts what is recorded; a replay gives what ``forward`` does unless told otherwise."""
+
+    def __init__(self, error=None, replay=forward):
+        self.shapes, self.error, self.replay = [], error, replay
+
+    def __call__(self, step, rgb):
+        self.shapes.append(tuple(rgb.shape))
+        if self.error is not None:
+            raise self.error
+        return self.replay
+
+
+def answered(step, n, height=8):
+    for i in range(n):
+        rgb = picture(height, seed=i)
+        assert torch.equal(step(rgb, None)[0], forward(rgb, None)[0])
+
+
+@pytest.fixture
+def any_speed(monkeypatch):
+    """Let recordings on the CPU, which are no faster, count as faster."""
+    seconds = iter([2.0, 1.0] * 1000)
+    monkeypatch.setattr(
+        'smoothdino_model.engines.cuda_graph._median_s', lambda step, rgb: next(seconds)
+    )
+
+
+def test_only_a_shape_that_comes_again_is_recorded(any_speed):
+    captures = Captures()
+    step = GraphedStep(forward, CPU, captures)
+    answered(step, TIMES_SEEN - 1)
+    assert captures.shapes == []
+    answered(step, 5)
+    assert step.recorded_shapes == captures.shapes == [(1, 8, 8, 3)]
+
+
+@pytest.mark.parametrize(
+    'error', [RuntimeError('capture is not permitted'), torch.OutOfMemoryError('no memory')]
+)
+def test_a_recording_that_fails_is_tried_once(error, any_speed):
+    captures = Captures(error)
+    step = GraphedStep(forward, CPU, captures)
+    answered(step, 20)
+    assert len(captures.shapes) == 1
+    assert step.recorded_shapes == []
+
+
+def test_an_empty_recording_is_refused(any_speed):
+    first = forward(picture(seed=TIMES_SEEN - 1), None)
+    captures = Captures(replay=lambda rgb, state: first)
+    step = GraphedStep(forward, CPU, captures)
+    answered(step, 20)
+    assert len(captures.shapes) == 1
+    assert step.recorded_shapes == []
+
+
+@pytest.mark.parametrize('error', [RuntimeError('replay'), torch.OutOfMemoryError('replay')])
+def test_a_replay_that_fails_later_is_answered_without(error, any_speed):
+    broken = False
+
+    def replay(rgb, state):
+        if broken:
+            raise error
+        return forward(rgb, state)
+
+    captures = Captures(replay=replay)
+    step = GraphedStep(forward, CPU, captures)
+    answered(step, TIMES_SEEN)
+    assert step.recorded_shapes
+    broken = True
+    answered(step, 10)
+    assert step.recorded_shapes == []
+    assert len(captures.shapes) == 1
+
+
+def test_out_of_memory_gives_recordings_up_and_answers_the_frame(any_speed):
+    scarce = False
+
+    def hungry(rgb, state):
+        nonlocal scarce
+        if scarce:
+            scarce = False
+            raise torch.OutOfMemoryError('no memory')
+        return forward(rgb, state)
+
+    step = GraphedStep(hungry, CPU, Captures())
+    answered(step, TIMES_SEEN)
+    assert step.recorded_shapes
+    scarce = True
+    answered(step, 1, height=9)
+    assert step.recorded_shapes == []
+
+
+def test_few_recordings_are_kept_and_what_is_let_go_must_come_again_to_be_recorded(any_speed):
+    captures = Captures()
+    step = GraphedStep(forward, CPU, captures)
+    heights = range(8, 8 + GRAPHS_KEPT + 1)
+    for height in heights:
+        answered(step, TIMES_SEEN, height)
+        assert len(step.recorded_shapes) <= GRAPHS_KEPT
+    assert (1, 8, 8, 3) not in step.recorded_shapes
+    answered(step, TIMES_SEEN - 1, height=8)
+    assert len(captures.shapes) == len(heights)
