@@ -144,6 +144,11 @@ def _load_backbone(directory: Path, name: str, input_height: int) -> DepthBackbo
             f'{directory / "config.json"} describes a {config.model_type!r} model: expected one '
             f'of {", ".join(map(repr, NETWORKS))} with a DINOv2 encoder; take another model'
         )
+    if getattr(config.backbone_config, 'reshape_hidden_states', False):
+        raise CheckpointError(
+            f'{directory / "config.json"} sets reshape_hidden_states of its backbone_config: '
+            'expected false, as tokens are what is decoded here; take another model'
+        )
     weights_path = next(iter(weight_files(directory)), directory)
     try:
         with _transformers_quiet():
