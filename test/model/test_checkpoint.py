@@ -445,3 +445,41 @@ def test_without_a_network_the_bundled_model_is_named_beside_the_default(empty_c
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     assert "'sample-room' is bundled" in refusal(load_model)
     assert 'bundled' not in refusal(load_model, 'somebody/something')
+
+
+@pytest.mark.parametrize(
+    ('change', 'named'),
+    [
+        ({'do_normalize': False}, 'do_normalize'),
+        ({'image_mean': None}, 'image_mean'),
+        ({'do_resize': True, 'keep_aspect_ratio': False}, 'keep_aspect_ratio'),
+        ({'do_resize': True, 'ensure_multiple_of': 32}, 'ensure_multiple_of'),
+        ({'do_resize': True, 'size': {'height': 56, 'width': 84}}, 'square'),
+        ({'do_pad': True, 'size_divisor': 32}, 'size_divisor'),
+    ],
+    ids=str,
+)
+def test_preprocessing_that_is_not_done_here_is_refused(directory, change, named):
+    path = directory / 'preprocessor_config.json'
+    settings = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+    assert named in refusal(load_model, directory)
+
+
+def test_pixels_count_from_0_to_1_where_nothing_else_is_said(directory):
+    path = directory / 'preprocessor_config.json'
+    settings = json.loads(path.read_text())
+    del settings['do_rescale']
+    for name in ('image_mean', 'image_std'):
+        settings[name] = [value / 255 for value in settings[name]]
+    path.write_text(json.dumps(settings))
+    torch.testing.assert_close(depths(load_model(directory)), depths(tiny_smoothdino()))
+
+
+def test_padding_to_whole_patches_is_what_is_done(directory):
+    """As the published DPT models on DINOv2 ask for it."""
+    path = directory / 'preprocessor_config.json'
+    settings = json.loads(path.read_text()) | {'do_pad': True, 'size_divisor': 14}
+    settings['ensure_multiple_of'], settings['keep_aspect_ratio'] = 1, False
+    path.write_text(json.dumps(settings))
+    assert torch.equal(depths(load_model(directory)), depths(tiny_smoothdino()))
