@@ -44,8 +44,11 @@ def run(args: argparse.Namespace) -> None:
     """Write <name>.npy and <name>.png per frame and summary.json, each whole or not at all."""
     if args.output.resolve() == args.input.resolve():
         raise ValueError(f'expected an output apart from the input, got {args.output} for both')
+    if (args.output / 'summary.json').exists() or any(args.output.glob('*.npy')):
+        raise ValueError(
+            f'{args.output} holds the frames of another run: give another --output, or remove it'
+        )
     with open_recording(args.input, topic=args.topic) as recording:
-        args.output.mkdir(parents=True, exist_ok=True)
         pipeline = pipeline_of(args)
         summary: dict[str, Any] = {
             'input': str(args.input),
@@ -60,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
             'per_frame': [],
         }
         file_name = UniqueNames()
+        args.output.mkdir(parents=True, exist_ok=True)
         with _summary_at_the_end(summary, args.output / 'summary.json'):
             # disable=None: no bar where stderr is not a terminal
             for frame in tqdm(recording, total=len(recording) or None, unit='frame', disable=None):

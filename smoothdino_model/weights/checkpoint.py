@@ -95,6 +95,7 @@ def save_model(
     preprocessor = {
         'image_processor_type': 'DPTImageProcessor',
         'do_rescale': False,
+        'do_normalize': True,
         'image_mean': model.backbone.mean.flatten().tolist(),
         'image_std': model.backbone.std.flatten().tolist(),
         'do_resize': model.backbone.input_height > 0,
@@ -144,6 +145,11 @@ def _load_backbone(directory: Path, name: str, input_height: int) -> DepthBackbo
             f'{directory / "config.json"} describes a {config.model_type!r} model: expected one '
             f'of {", ".join(map(repr, NETWORKS))} with a DINOv2 encoder; take another model'
         )
+    if getattr(config.backbone_config, 'reshape_hidden_states', False):
+        raise CheckpointError(
+            f'{directory / "config.json"} sets reshape_hidden_states of its backbone_config: '
+            'expected false, as tokens are what is decoded here; take another model'
+        )
     weights_path = next(iter(weight_files(directory)), directory)
     try:
         with _transformers_quiet():
@@ -171,7 +177,7 @@ def _load_backbone(directory: Path, name: str, input_height: int) -> DepthBackbo
             f'the weights in {weights_path} do not belong to its config.json '
             f'({", ".join(problems)} tensors); fetch or save {name} again'
         )
-    mean, std, asked_height = _preprocessing(directory)
+    mean, std, asked_height = _preprocessing(directory, int(config.backbone_config.patch_size))
     try:
         return DepthBackbone(
             network,
@@ -197,24 +203,46 @@ def _load_config(directory: Path) -> PretrainedConfig:
         ) from error
 
 
-def _preprocessing(directory: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """Give mean and std on the 0-255 scale and the input height that a checkpoint asks for."""
+def _preprocessing(
+    directory: Path, patch: int
+) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Give mean and std on the 0-255 scale and the input height that a checkpoint asks for.
+
+    What is not set has the default of transformers' DPTImageProcessor; what the backbone does not
+    do is refused, as it would move depth in silence.
+    """
     path = directory / 'preprocessor_config.json'
     if not path.is_file():
         return IMAGENET_MEAN, IMAGENET_STD, 0
     settings = _read_json(path)
+    expected: dict[str, Any] = {'do_normalize': (True, True)}  # (default, what is done here)
+    if settings.get('do_resize', True):
+        expected |= {'keep_aspect_ratio': (False, True), 'ensure_multiple_of': (1, patch)}
+    if settings.get('do_pad', False):
+        expected['size_divisor'] = (None, patch)
+    for name, (default, done) in expected.items():
+        if (got := settings.get(name, default)) != done:
+            raise CheckpointError(
+                f'{path}: expected {name} {json.dumps(done)}, got {json.dumps(got)}, which is not '
+                'supported; take another model'
+            )
     try:
-        scale = 1 / settings.get('rescale_factor', 1 / 255) if settings.get('do_rescale') else 1
-        mean = tuple(value * scale for value in settings.get('image_mean', IMAGENET_MEAN))
-        std = tuple(value * scale for value in settings.get('image_std', IMAGENET_STD))
-        height = int(settings['size']['height']) if settings.get('do_resize') else 0
-    except (KeyError, TypeError, ZeroDivisionError) as error:
+        scale = (
+            1 / settings.get('rescale_factor', 1 / 255) if settings.get('do_rescale', True) else 1
+        )
+        mean = tuple(value * scale for value in settings['image_mean'])
+        std = tuple(value * scale for value in settings['image_std'])
+        size = settings['size'] if settings.get('do_resize', True) else {'height': 0, 'width': 0}
+        height, width = int(size['height']), int(size['width'])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
             f'{path} is not a preprocessor configuration: expected image_mean, image_std and, '
-            f'with do_resize, size.height ({error!r})'
+            f'with do_resize, size.height and size.width ({error!r})'
         ) from error
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or height < 0:
         raise CheckpointError(f'{path}: expected three means and three positive deviations')
+    if height != width:
+        raise CheckpointError(f'{path}: expected a square size, got {height}x{width}')
     return mean, std, height
 
 

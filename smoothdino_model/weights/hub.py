@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from smoothdino_model.weights.errors import CheckpointError
 
 DEFAULT_MODEL = 'facebook/dpt-dinov2-small-nyu'
 BUNDLED_MODELS = {'sample-room': Path(__file__).parents[1] / 'assets' / 'sample_room'}
+# In the order in which transformers looks for them, and the names of the shards of an index.
+WEIGHTS: dict[str, tuple[str, ...]] = {
+    'model.safetensors': (),
+    'model.safetensors.index.json': ('model-*.safetensors',),
+    'pytorch_model.bin': (),
+    'pytorch_model.bin.index.json': ('pytorch_model-*.bin',),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -51,27 +59,42 @@ def download_model(name: str) -> Path:
         raise CheckpointError(
             f'model {name!r} is not in the local cache and HF_HUB_OFFLINE is set: unset it, or '
             f"run 'smoothdino download {name}' where there is a network and copy what it gives"
+            f'{_bundled_instead(name)}'
         )
-    _log.warning('downloading %s from the Hugging Face hub', name)
+    _log.info('downloading %s from the Hugging Face hub', name)
     try:
         # This request is not retried: without a network it fails at once, not after half a minute.
         info = huggingface_hub.model_info(name, timeout=10)
         files = {file.rfilename for file in info.siblings or ()}
-        weights = 'model.safetensors' if 'model.safetensors' in files else 'pytorch_model.bin'
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, allow_patterns=['*config.json', weights, 'adapter.*']
-            )
-        )
+        weights = next((kind for kind in WEIGHTS if kind in files), 'pytorch_model.bin')
+        patterns = ['*config.json', 'adapter.*', weights, *WEIGHTS.get(weights, ())]
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # the hub's client lets through errors of several libraries
         raise CheckpointError(
             f'model {name!r} is not in the local cache and could not be downloaded '
             f'({first_line(error)}): check the name and the network, or download it elsewhere '
             f"with 'smoothdino download {name}' and pass the copied directory as the model"
+            f'{_bundled_instead(name)}'
         ) from error
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """Give the files of weights in the order in which transformers looks for them."""
-    candidates = (directory / name for name in ('model.safetensors', 'pytorch_model.bin'))
-    return [path for path in candidates if path.is_file()]
+    """Give the files of weights, whole with their shards, in the order of :data:`WEIGHTS`."""
+    return [directory / name for name in WEIGHTS if _is_whole(directory / name)]
+
+
+def _is_whole(path: Path) -> bool:
+    if not path.is_file() or path.suffix != '.json':
+        return path.is_file()
+    try:
+        shards = set(json.loads(path.read_text(encoding='utf-8'))['weight_map'].values())
+        return all((path.parent / shard).is_file() for shard in shards)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        _log.debug('%s is no index of weights', path, exc_info=True)
+        return False
+
+
+def _bundled_instead(name: str) -> str:
+    if name != DEFAULT_MODEL:
+        return ''
+    return f'; {", ".join(map(repr, BUNDLED_MODELS))} is bundled and needs no network'

@@ -414,3 +414,72 @@ def test_a_name_that_can_be_nothing_is_refused(name, tmp_path, monkeypatch):
 def test_a_directory_without_a_model_is_refused(tmp_path):
     message = refusal(load_model, tmp_path)
     assert message.startswith(f'{tmp_path} holds no config.json')
+
+
+def test_a_sharded_checkpoint_in_the_cache_needs_no_network(tmp_path, tiny_model_dir, monkeypatch):
+    snapshot = tmp_path / 'hub' / 'models--somebody--something' / 'snapshots' / ('0' * 40)
+    shutil.copytree(tiny_model_dir, snapshot)
+    refs = snapshot.parents[1] / 'refs'
+    refs.mkdir()
+    (refs / 'main').write_text('0' * 40)
+    whole = load_model(snapshot)
+    (snapshot / 'model.safetensors').unlink()
+    whole.backbone.network.save_pretrained(snapshot, max_shard_size='50KB')
+    shards = sorted(snapshot.glob('model-*.safetensors'))
+    assert len(shards) > 1
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    assert torch.equal(depths(load_model('somebody/something')), depths(whole))
+    shards[-1].unlink()
+    assert 'is not in the local cache' in refusal(resolve_model, 'somebody/something')
+
+
+def test_an_encoder_that_reshapes_its_tokens_is_refused(directory):
+    config = json.loads((directory / 'config.json').read_text())
+    config['backbone_config']['reshape_hidden_states'] = True
+    (directory / 'config.json').write_text(json.dumps(config))
+    assert 'reshape_hidden_states' in refusal(load_model, directory)
+
+
+def test_without_a_network_the_bundled_model_is_named_beside_the_default(empty_cache, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    assert "'sample-room' is bundled" in refusal(load_model)
+    assert 'bundled' not in refusal(load_model, 'somebody/something')
+
+
+@pytest.mark.parametrize(
+    ('change', 'named'),
+    [
+        ({'do_normalize': False}, 'do_normalize'),
+        ({'image_mean': None}, 'image_mean'),
+        ({'do_resize': True, 'keep_aspect_ratio': False}, 'keep_aspect_ratio'),
+        ({'do_resize': True, 'ensure_multiple_of': 32}, 'ensure_multiple_of'),
+        ({'do_resize': True, 'size': {'height': 56, 'width': 84}}, 'square'),
+        ({'do_pad': True, 'size_divisor': 32}, 'size_divisor'),
+    ],
+    ids=str,
+)
+def test_preprocessing_that_is_not_done_here_is_refused(directory, change, named):
+    path = directory / 'preprocessor_config.json'
+    settings = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+    assert named in refusal(load_model, directory)
+
+
+def test_pixels_count_from_0_to_1_where_nothing_else_is_said(directory):
+    path = directory / 'preprocessor_config.json'
+    settings = json.loads(path.read_text())
+    del settings['do_rescale']
+    for name in ('image_mean', 'image_std'):
+        settings[name] = [value / 255 for value in settings[name]]
+    path.write_text(json.dumps(settings))
+    torch.testing.assert_close(depths(load_model(directory)), depths(tiny_smoothdino()))
+
+
+def test_padding_to_whole_patches_is_what_is_done(directory):
+    """As the published DPT models on DINOv2 ask for it."""
+    path = directory / 'preprocessor_config.json'
+    settings = json.loads(path.read_text()) | {'do_pad': True, 'size_divisor': 14}
+    settings['ensure_multiple_of'], settings['keep_aspect_ratio'] = 1, False
+    path.write_text(json.dumps(settings))
+    assert torch.equal(depths(load_model(directory)), depths(tiny_smoothdino()))

@@ -240,3 +240,19 @@ def test_info_tells_versions_devices_and_models(tmp_path, tiny_model_dir):
     assert 'cpu' in done.stdout
     assert 'sample-room' in done.stdout
     assert 'some/depth' in done.stdout
+
+
+def test_a_refused_infer_leaves_no_folder(tmp_path, capsys):
+    path, out = made('folder', tmp_path, pictures(1)), tmp_path / 'out'
+    assert main(['infer', str(path), '--output', str(out), '--model', '/no/model']) == 2
+    assert not out.exists()
+
+
+def test_infer_does_not_mix_its_frames_with_those_of_another_run(tmp_path, tiny_model_dir, capsys):
+    path, out = made('folder', tmp_path, pictures(1)), tmp_path / 'out'
+    command = ['infer', str(path), '--output', str(out), '--model', str(tiny_model_dir)]
+    assert main(command) == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert main(command) == 2
+    assert 'another run' in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before

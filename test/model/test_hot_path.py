@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-from conftest import tiny_smoothdino
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,6 +15,7 @@ from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import Content, Features
 from smoothdino_model.network.phase_correlation import PhaseCorrelation
 from smoothdino_model.pipeline import DepthPipeline
+from support.tiny_networks import tiny_smoothdino
 
 
 def frames(seed: int = 0) -> torch.Tensor:

@@ -2,9 +2,9 @@
 """ONNX Runtime holds few sizes at a time, the latest used ones."""
 
 import torch
-from conftest import tiny_smoothdino
 
 from smoothdino_model.engines.onnx import SESSIONS_KEPT, OnnxEngine
+from support.tiny_networks import tiny_smoothdino
 
 
 class Counting(OnnxEngine):
