@@ -5,22 +5,26 @@ pip puts `smoothdino` on the PATH of its environment. colcon keeps executables i
 lib/smoothdino_ros, as ROS 2 wants it: `ros2 run smoothdino_ros smoothdino`.
 """
 
+import xml.etree.ElementTree as ElementTree
 from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
 PACKAGE = 'smoothdino_ros'
+# Where bloom raises it.
+VERSION = ElementTree.parse(Path(__file__).parent / 'package.xml').findtext('version')
 
 setup(
     name=PACKAGE,
-    version='0.1.0',
+    version=VERSION,
     description='Steady metric depth from a camera: DINOv2 with a temporal adapter, in ROS 2',
     license='Apache-2.0',
     maintainer='smoothdino_ros maintainers',
     maintainer_email='maintainers@users.noreply.github.com',
     python_requires='>=3.10',
     packages=find_packages(include=['smoothdino_model*', f'{PACKAGE}*']),
-    package_data={'smoothdino_model': ['assets/*/*']},
+    package_data={'smoothdino_model': ['assets/*/*', '*.pyi']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
@@ -41,6 +45,7 @@ setup(
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
         'viewer': ['rerun-sdk>=0.23'],
     },
+    tests_require=['pytest'],  # by which `colcon test` knows what to run
     zip_safe=False,
     entry_points={
         'console_scripts': [

@@ -32,6 +32,8 @@ from support.library_depth import assert_close, batch, by_the_library, relative_
 from support.made_recordings import pictures, write_folder
 from support.tiny_networks import tiny_depth_anything, tiny_dpt, tiny_smoothdino
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device('cpu')
 SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))
 N_FRAMES = 200 if SOAK else 6

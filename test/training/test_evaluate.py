@@ -22,6 +22,8 @@ from training.evaluation.intervals import blocks, rows
 from training.evaluation.measure import Measured, measure
 from training.evaluation.methods import Methods, named_adapters
 
+pytestmark = pytest.mark.slow
+
 SIZE = (42, 56)
 
 

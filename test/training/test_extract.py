@@ -24,6 +24,8 @@ from training.data.bag_frames import numbers_of, pairs_of
 from training.data.clips import find_clips
 from training.extract import extract, main
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 COLOUR, DEPTH = '/cam/image_raw', '/cam/depth'
 HEIGHT, WIDTH = 48, 64
