@@ -22,7 +22,7 @@ PINS := cat constraints.txt
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: setup demo check test soak lint build clean sample-room notebooks
+.PHONY: setup demo check test soak lint build clean sample-room smoothdino-small notebooks
 
 setup: $(STAMP)
 
@@ -88,3 +88,13 @@ sample-room: setup
 	$(PY) -m training.train fit --config training/configs/room_3_adapter.yaml --ckpt_path last
 	@echo 'The model is in runs/room_3_adapter/model; its figures:'
 	$(PY) -m training.evaluate --source room nyu --model runs/room_3_adapter/model
+
+# A decoder on DINOv2 as it is, from NYU_ROOT, CLIPS_ROOT and rooms; resumed where it was broken off. ENCODER is a
+# directory or a name on the Hugging Face hub, of any size.
+smoothdino-small: setup
+	$(PY) -m training.render_rooms runs/rooms --rooms 36
+	$(PY) -m training.train fit --config training/configs/smoothdino_small.yaml --ckpt_path last \
+	  $(if $(ENCODER),--model.network.encoder '$(ENCODER)')
+	@echo 'The model is in runs/smoothdino_small/model; its figures:'
+	$(PY) -m training.evaluate --source nyu clips room --clips '7scenes_redkitchen_*' \
+	  --model runs/smoothdino_small/model
