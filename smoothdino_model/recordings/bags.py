@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rosbags of ROS 1 and ROS 2, read without ROS. Opened through recordings.open_recording."""
+"""Rosbags of ROS 1 and ROS 2, read without ROS. Opened through open.open_recording."""
 
 from __future__ import annotations
 
