@@ -1,37 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is installed, what agrees with what, and the walls between the packages."""
 
-import ast
 import os
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from support.setup_metadata import setup_metadata
 
 ROOT = Path(__file__).parents[2]
 EXECUTABLES = ('smoothdino', 'depth_node', 'sample_camera', 'demo')
-
-
-def setup_arguments() -> dict:
-    """The keywords of setup.py's call that are plain values."""
-    tree = ast.parse((ROOT / 'setup.py').read_text())
-    call = next(
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'setup'
-    )
-    arguments = {}
-    for keyword in call.keywords:
-        try:
-            arguments[keyword.arg] = ast.literal_eval(keyword.value)
-        except ValueError:
-            continue  # composed of other names
-    return arguments
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -76,58 +57,8 @@ def test_training_does_not_know_the_ros_package():
     assert not loaded_by(modules('training')) & {'rclpy', 'smoothdino_ros'}
 
 
-def test_package_xml_and_setup_py_agree():
-    package = ElementTree.parse(ROOT / 'package.xml').getroot()
-    arguments = setup_arguments()
-    for tag in ('license', 'description'):
-        assert package.findtext(tag) == arguments[tag]
-    assert package.findtext('name') == 'smoothdino_ros'
-    assert package.findtext('export/build_type') == 'ament_python'
-
-
-# What each module that is imported from elsewhere comes in, as rosdep calls it.
-DEPENDS = {
-    'builtin_interfaces': 'builtin_interfaces',
-    'cv2': 'python3-opencv',
-    'cv_bridge': 'cv_bridge',
-    'diagnostic_msgs': 'diagnostic_msgs',
-    'huggingface_hub': 'python3-huggingface-hub-pip',
-    'launch': 'launch',
-    'launch_ros': 'launch_ros',
-    'lifecycle_msgs': 'lifecycle_msgs',
-    'numpy': 'python3-numpy',
-    'rcl_interfaces': 'rcl_interfaces',
-    'rclpy': 'rclpy',
-    'rosbags': 'python3-rosbags-pip',
-    'sensor_msgs': 'sensor_msgs',
-    'std_msgs': 'std_msgs',
-    'std_srvs': 'std_srvs',
-    'torch': 'python3-torch',
-    'tqdm': 'python3-tqdm',
-    'transformers': 'python3-transformers-pip',
-}
-# With transformers comes safetensors; the others are extras (setup.py), or of the clone alone.
-UNDECLARED = {'safetensors', 'onnx', 'onnxruntime', 'onnxscript', 'rerun'}
-
-
-def test_package_xml_declares_what_is_imported():
-    package = ElementTree.parse(ROOT / 'package.xml').getroot()
-    declared = {one.text for one in package.findall('exec_depend')}
-    files = [*(ROOT / 'launch').glob('*.py')]
-    for name in ('smoothdino_model', 'smoothdino_ros'):
-        files += (ROOT / name).rglob('*.py')
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [node.module or ''] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for name in {name.partition('.')[0] for name in names}:
-                if name in sys.stdlib_module_names or name.startswith('smoothdino_'):
-                    continue
-                assert name in UNDECLARED or DEPENDS.get(name) in declared, f'{file}: {name}'
-
-
 def test_setup_py_pins_nothing_and_the_constraints_pin_everything():
-    requirements = setup_arguments()['install_requires']
+    requirements = setup_metadata()['install_requires']
     assert not [r for r in requirements if '==' in r or '<' in r]
     pinned = set()
     for line in (ROOT / 'constraints.txt').read_text().splitlines():

@@ -59,8 +59,9 @@ def installed(tmp_path_factory) -> Path:
     marker = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages' / 'smoothdino_ros'
     marker.parent.mkdir(parents=True)
     marker.touch()
-    for name in ('depth_node', 'sample_camera'):
-        executable(prefix / 'lib' / 'smoothdino_ros' / name, '-m', f'smoothdino_ros.{name}')
+    for module in ('depth_node', 'demo.sample_camera'):
+        program = prefix / 'lib' / 'smoothdino_ros' / module.rpartition('.')[2]
+        executable(program, '-m', f'smoothdino_ros.{module}')
     return prefix
 
 
@@ -204,7 +205,7 @@ def player(monkeypatch, tmp_path):
         and subprocess.run([ros2, 'bag', 'play', '--help'], capture_output=True).returncode == 0
     ):
         return
-    executable(tmp_path / 'bin' / 'ros2', ROOT / 'test' / 'play_bag.py')
+    executable(tmp_path / 'bin' / 'ros2', ROOT / 'test' / 'support' / 'play_bag.py')
     monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=os.pathsep)
 
 
