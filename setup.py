@@ -2,22 +2,26 @@
 """The ament_python package: installed by colcon on a robot, by `pip install -e .` in a clone.
 
 pip puts `smoothdino` on the PATH of its environment. colcon keeps executables in
-lib/smoothdino_ros, as ROS 2 wants it: `ros2 run smoothdino_ros smoothdino`.
+lib/smoothdino_ros, as ROS 2 wants it: `ros2 run smoothdino_ros smoothdino`. Version, description,
+licence and maintainer are those of package.xml, where bloom and rosdep read them.
 """
 
+import xml.etree.ElementTree as ElementTree
 from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
-PACKAGE = 'smoothdino_ros'
+MANIFEST = ElementTree.parse(Path(__file__).resolve().with_name('package.xml')).getroot()
+PACKAGE = MANIFEST.findtext('name')
 
 setup(
     name=PACKAGE,
-    version='0.1.0',
-    description='Steady metric depth from a camera: DINOv2 with a temporal adapter, in ROS 2',
-    license='Apache-2.0',
-    maintainer='smoothdino_ros maintainers',
-    maintainer_email='maintainers@users.noreply.github.com',
+    version=MANIFEST.findtext('version'),
+    description=MANIFEST.findtext('description'),
+    license=MANIFEST.findtext('license'),
+    maintainer=MANIFEST.findtext('maintainer'),
+    maintainer_email=MANIFEST.find('maintainer').get('email'),
     python_requires='>=3.10',
     packages=find_packages(include=['smoothdino_model*', f'{PACKAGE}*']),
     package_data={'smoothdino_model': ['assets/*/*']},
@@ -28,6 +32,7 @@ setup(
         (f'share/{PACKAGE}/config', sorted(glob('config/*'))),
     ],
     install_requires=[
+        'huggingface-hub>=0.26',
         'numpy>=1.23',
         'opencv-python>=4.8',
         'rosbags>=0.10',
@@ -39,6 +44,7 @@ setup(
     ],
     extras_require={
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
+        'test': ['pytest'],  # by which colcon knows what tests the package
         'viewer': ['rerun-sdk>=0.23'],
     },
     zip_safe=False,

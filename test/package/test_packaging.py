@@ -1,35 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is installed, what agrees with what, and the walls between the packages."""
 
-import ast
 import os
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
+from support.setup_metadata import setup_metadata
+
 ROOT = Path(__file__).parents[2]
 EXECUTABLES = ('smoothdino', 'depth_node', 'sample_camera', 'demo')
-
-
-def setup_arguments() -> dict:
-    """The keywords of setup.py's call that are plain values."""
-    tree = ast.parse((ROOT / 'setup.py').read_text())
-    call = next(
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'setup'
-    )
-    arguments = {}
-    for keyword in call.keywords:
-        try:
-            arguments[keyword.arg] = ast.literal_eval(keyword.value)
-        except ValueError:
-            continue  # composed of other names
-    return arguments
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -74,17 +57,8 @@ def test_training_does_not_know_the_ros_package():
     assert not loaded_by(modules('training')) & {'rclpy', 'smoothdino_ros'}
 
 
-def test_package_xml_and_setup_py_agree():
-    package = ElementTree.parse(ROOT / 'package.xml').getroot()
-    arguments = setup_arguments()
-    for tag in ('version', 'license', 'description'):
-        assert package.findtext(tag) == arguments[tag]
-    assert package.findtext('name') == 'smoothdino_ros'
-    assert package.findtext('export/build_type') == 'ament_python'
-
-
 def test_setup_py_pins_nothing_and_the_constraints_pin_everything():
-    requirements = setup_arguments()['install_requires']
+    requirements = setup_metadata()['install_requires']
     assert not [r for r in requirements if '==' in r or '<' in r]
     pinned = set()
     for line in (ROOT / 'constraints.txt').read_text().splitlines():
