@@ -23,7 +23,7 @@ PINS := cat constraints.txt
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: setup pins demo check test soak lint build clean sample-room notebooks
+.PHONY: setup pins demo check test soak lint build clean sample-room smoothdino-small notebooks
 
 setup: $(STAMP)
 
@@ -71,7 +71,7 @@ build: setup
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 check: lint
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -q -m 'not slow'
 
 test: lint build
 	SMOOTHDINO_INSTALL=$(abspath $(BUILD)/install/smoothdino_ros) $(PYTEST)
@@ -94,3 +94,13 @@ sample-room: setup
 	$(PY) -m training.train fit --config training/configs/room_3_adapter.yaml --ckpt_path last
 	@echo 'The model is in runs/room_3_adapter/model; its figures:'
 	$(PY) -m training.evaluate --source room nyu --model runs/room_3_adapter/model
+
+# A decoder on DINOv2 as it is, from NYU_ROOT, CLIPS_ROOT and rooms; resumed where it was broken off. ENCODER is a
+# directory or a name on the Hugging Face hub, of any size.
+smoothdino-small: setup
+	$(PY) -m training.render_rooms runs/rooms --rooms 36
+	$(PY) -m training.train fit --config training/configs/smoothdino_small.yaml --ckpt_path last \
+	  $(if $(ENCODER),--model.network.encoder '$(ENCODER)')
+	@echo 'The model is in runs/smoothdino_small/model; its figures:'
+	$(PY) -m training.evaluate --source nyu clips room --clips '7scenes_redkitchen_*' \
+	  --model runs/smoothdino_small/model

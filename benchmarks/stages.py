@@ -43,6 +43,7 @@ def stages(
         ms.setdefault(stage, []).append(1e3 * (clock() - start))
 
     _, state = model.adapt(model.see(torch.from_numpy(frames[0])[None].to(device)), None)
+    assert state is not None  # the pipeline has an adapter
     for i in range(1 + rounds):  # the first one is to warm up
         with timed('upload'):
             rgb = torch.from_numpy(frames[(1 + i) % len(frames)])[None].to(device)

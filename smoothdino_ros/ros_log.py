@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from rclpy.logging import LoggingSeverity
+
 from smoothdino_ros import diagnostics
 
 if TYPE_CHECKING:
@@ -20,10 +22,13 @@ class ToRosLog(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
+        debug = record.levelno < logging.INFO
+        if debug and not self._logger.is_enabled_for(LoggingSeverity.DEBUG):
+            return  # a traceback costs time and memory, which may be what is lacking
         text = diagnostics.without_home(self.format(record))  # with the traceback, if any
         if record.levelno >= logging.WARNING:  # rclpy wants one line of code for one severity
             self._logger.warning(text)
-        elif record.levelno >= logging.INFO:
-            self._logger.info(text)
-        else:
+        elif debug:
             self._logger.debug(text)
+        else:
+            self._logger.info(text)

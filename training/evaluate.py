@@ -86,9 +86,10 @@ def _source(kind: str, args: argparse.Namespace) -> Source:
         if not root:
             raise ValueError('expected the folder that holds nyu2_train/: --root or NYU_ROOT')
         return stretches.nyu(root, split=args.split, size=args.size or _SIZE)
-    if not args.root:
-        raise ValueError('expected the folder that holds the clips: --root')
-    return stretches.clips(args.root, split=args.split, size=args.size)
+    root = args.root or os.environ.get('CLIPS_ROOT')
+    if not root:
+        raise ValueError('expected the folder that holds the clips: --root or CLIPS_ROOT')
+    return stretches.clips(root, split=args.split, size=args.size, names=args.clips)
 
 
 def _measured_bag(args: argparse.Namespace) -> tuple[Measured, str]:
@@ -119,7 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('--source', choices=('nyu', 'clips', 'room', 'bag'), nargs='+', required=True)
-    add('--root', help='folder of clips, of nyu2_train/ (default: $NYU_ROOT), or the bag')
+    add(
+        '--root',
+        help='of clips (default: $CLIPS_ROOT), of nyu2_train/ (default: $NYU_ROOT), or the bag',
+    )
     add('--model', default='sample-room', help='as for smoothdino infer')
     add(
         *('--adapter',),
@@ -141,6 +145,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add('--json', type=Path, help='write the rows here as well')
     add('--plots', type=Path, metavar='DIR', help='write plots and strips of pictures here')
+    of_clips = parser.add_argument_group('--source clips').add_argument
+    of_clips(
+        *('--clips',),
+        nargs='+',
+        default=['*'],
+        metavar='PATTERN',
+        help="only those of these names: '*kitchen*' (default: all)",
+    )
     room = parser.add_argument_group('--source room').add_argument
     room('--rooms', type=int, default=16, help='rooms, one clip each')
     room('--frames', type=int, default=40, help='frames of a clip')

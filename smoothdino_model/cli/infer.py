@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> None:
     """Write <name>.npy and <name>.png per frame and summary.json, each whole or not at all."""
     if args.output.resolve() == args.input.resolve():
         raise ValueError(f'expected an output apart from the input, got {args.output} for both')
+    if args.output.exists() and not args.output.is_dir():
+        raise FileExistsError(f'{args.output} exists and is no folder: give another --output')
     if (args.output / 'summary.json').exists() or any(args.output.glob('*.npy')):
         raise ValueError(
             f'{args.output} holds the frames of another run: give another --output, or remove it'

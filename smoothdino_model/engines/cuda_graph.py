@@ -15,6 +15,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -178,10 +179,10 @@ class RecordedStep:
         return self._depth_m.clone(), None if next_state is None else next_state.each(torch.clone)
 
 
-_pools: dict[torch.device, object] = {}
+_pools: dict[torch.device, Any] = {}
 
 
-def _pool_of(device: torch.device) -> object:
+def _pool_of(device: torch.device) -> Any:
     """Give the memory that all graphs of a device share: they never run at the same time."""
     if device not in _pools:
         _pools[device] = torch.cuda.graph_pool_handle()

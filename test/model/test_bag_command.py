@@ -25,6 +25,8 @@ from smoothdino_model.room.sample_room import NYU_FOCAL
 from support import made_recordings
 from support.made_recordings import BAGS, PERIOD_NS, START_NS, K, pictures, write_bag
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': str(ROOT)}
 COMPRESSED = '/cam/image_raw/compressed'

@@ -20,6 +20,8 @@ from smoothdino_model.recordings.images import rgb_from_compressed
 from smoothdino_model.recordings.open import open_recording
 from support.made_recordings import START_NS, K, pictures, write_bag, write_folder, write_video
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, '-m', 'smoothdino_model']
 OFFLINE = {'HF_HUB_OFFLINE': '1', 'PYTHONPATH': str(Path(__file__).parents[2])}
 

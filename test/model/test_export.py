@@ -24,7 +24,7 @@ pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
 
 # An export takes half a minute of a slow core, and more on one that others use.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CPU = torch.device('cpu')
 PERIOD_NS = 33_333_333
 HEIGHT, WIDTH = 48, 64  # the size of made_recordings.pictures

@@ -15,6 +15,8 @@ from smoothdino_model.weights.hub import BUNDLED_MODELS
 nbformat = pytest.importorskip('nbformat')
 pytest.importorskip('nbclient')
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / 'notebooks'
 MOST_BYTES = 600_000
 by_name = pytest.mark.parametrize(('name', 'pictures'), [('demo', 2), ('ncut', 2)])

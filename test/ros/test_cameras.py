@@ -25,7 +25,7 @@ from smoothdino_ros.parameters import NodeParameters
 from support.point_clouds import points_of
 from support.ros_processes import Observer, Process, depth_m, stamp_ns
 
-pytestmark = pytest.mark.usefixtures('dds')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
 CAMERAS = {'front': (64, 48, 10.0), 'rear': (112, 70, 1.0)}  # width, height, Hz
 
 

@@ -25,9 +25,12 @@ from smoothdino_ros.conversions import rgb_message
 from smoothdino_ros.demo.demo import private_network
 from smoothdino_ros.demo.sample_camera import camera_info
 
-pytestmark = pytest.mark.skipif(
-    not Path('/proc/self/environ').exists(), reason='processes are looked for in /proc'
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path('/proc/self/environ').exists(), reason='processes are looked for in /proc'
+    ),
+]
 
 
 class Demo:

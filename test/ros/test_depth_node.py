@@ -20,7 +20,7 @@ from smoothdino_model.recordings.images import rgb_from_compressed
 from smoothdino_model.room.sample_room import SampleRoom
 from support.ros_processes import Observer, Process, depth_m, stamp_ns
 
-pytestmark = pytest.mark.usefixtures('dds')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
 START_NS, PERIOD_NS = 1_000_000_000, 33_333_333
 
 

@@ -30,7 +30,7 @@ from support.camera_process import camera_info
 from support.node_in_this_process import GOOD, KINDS, InThisProcess, good
 from support.ros_processes import Observer, Process, stamp_ns
 
-pytestmark = pytest.mark.usefixtures('dds')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
 SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))
 CHANNELS = {
     **dict.fromkeys(('mono8', '8UC1', 'bayer_rggb8', 'bayer_gbrg8'), 1),

@@ -30,6 +30,8 @@ from sensor_msgs.msg import Image
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import SampleRoom
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # What `ros2 launch FILE name:=value ...` does.
 LAUNCH = """

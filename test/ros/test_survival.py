@@ -32,7 +32,7 @@ from support.camera_process import camera_info, picture
 from support.node_in_this_process import GOOD, InThisProcess, good, outcomes
 from support.ros_processes import ROOT, Observer, Process, depth_m, stamp_ns
 
-pytestmark = pytest.mark.usefixtures('dds')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
 SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))
 NODE = ('-m', 'smoothdino_ros.depth_node', '--ros-args')
 PERIOD_NS = 33_333_333

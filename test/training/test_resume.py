@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from support.small_training import fit, small, start, write_moving_clip
 from training.train import AtomicCheckpointIO
 
+pytestmark = pytest.mark.slow
+
 RUN = Path('runs', 'adapter_nyu_regularized')
 
 

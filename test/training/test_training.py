@@ -20,6 +20,8 @@ from training.losses import LossWeights
 from training.module import DepthTraining
 from training.network import AdapterSize, NetworkSize, fresh_network
 
+pytestmark = pytest.mark.slow
+
 TINY = {'hidden': 24, 'layers': 4, 'heads': 2, 'neck': [8, 8, 16, 16], 'fusion': 16}
 ARMS = yaml.safe_load((CONFIGS / 'ablation_arms.yaml').read_text())
 

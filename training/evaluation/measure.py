@@ -20,7 +20,7 @@ MEAN_MAP = 'mean_map'
 _TOGETHER = 4  # frames in a batch
 _PICTURES = 3  # of each scene
 ERRORS = (
-    *('mse', 'abs_rel', 'log10', 'delta1', 'delta2', 'delta3'),
+    *('mse', 'abs_rel', 'abs_rel_aligned', 'log10', 'delta1', 'delta2', 'delta3'),
     *('scale_error', 'scale_bias'),
 )
 
@@ -126,6 +126,7 @@ def _errors(depth_m: np.ndarray, truth_m: np.ndarray) -> dict[str, float]:
     return {
         'mse': metrics.mse(depth_m, truth_m),
         'abs_rel': metrics.abs_rel(depth_m, truth_m),
+        'abs_rel_aligned': metrics.abs_rel(depth_m / np.exp(scale_bias), truth_m),
         'log10': metrics.log10(depth_m, truth_m),
         'delta1': metrics.delta(depth_m, truth_m, power=1),
         'delta2': metrics.delta(depth_m, truth_m, power=2),

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -62,9 +63,20 @@ def nyu(root: str | Path, *, split: Path | None, size: tuple[int, int]) -> Sourc
     return Source(stretches, _mean_of_runs(block_runs(found, part='train'), size))
 
 
-def clips(root: str | Path, *, split: Path | None, size: tuple[int, int] | None) -> Source:
-    """All frames of the clips in a folder, or those that a split file lists."""
-    found = find_clips(root)
+def clips(
+    root: str | Path,
+    *,
+    split: Path | None,
+    size: tuple[int, int] | None,
+    names: Sequence[str] = ('*',),
+) -> Source:
+    """All frames of the clips in a folder, or those that a split file lists.
+
+    Only clips whose names match one of the patterns ``names`` count.
+    """
+    found = [clip for clip in find_clips(root) if any(fnmatch(clip.name, p) for p in names)]
+    if not found:
+        raise ValueError(f'{root}: expected clips named {" or ".join(names)}, got none')
     if split:
         return _listed(found, split, size)
     return Source([_of_run(run, size) for run in whole_runs(found)], None)
