@@ -71,7 +71,7 @@ build: setup
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 check: lint
-	$(PYTEST) -q -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test: lint build
 	SMOOTHDINO_INSTALL=$(abspath $(BUILD)/install/smoothdino_ros) $(PYTEST)

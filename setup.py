@@ -24,7 +24,7 @@ setup(
     maintainer_email=MANIFEST.find('maintainer').get('email'),
     python_requires='>=3.10',
     packages=find_packages(include=['smoothdino_model*', f'{PACKAGE}*']),
-    package_data={'smoothdino_model': ['assets/*/*', '*.pyi']},
+    package_data={'smoothdino_model': ['*.pyi', 'assets/*/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A camera without hardware and the depth node: ros2 launch smoothdino_ros demo.launch.py"""
 
-import os
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
@@ -15,8 +14,9 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from smoothdino_ros.fast_dds import profile_environment
+
 HERE = Path(__file__).resolve().parent
-PROFILE = HERE.parent / 'config' / 'fastdds.xml'
 ARGUMENTS = (
     DeclareLaunchArgument(
         'input',
@@ -62,8 +62,6 @@ def generate_launch_description() -> LaunchDescription:
         }.items(),
     )
     # For the camera, which sends the images; whoever has a profile already keeps it.
-    name = 'FASTRTPS_DEFAULT_PROFILES_FILE'
-    own_profile = {name, 'FASTDDS_DEFAULT_PROFILES_FILE'} & set(os.environ)
-    profile = [] if own_profile else [SetEnvironmentVariable(name, str(PROFILE))]
+    profile = [SetEnvironmentVariable(*one) for one in profile_environment().items()]
     camera = OpaqueFunction(function=sample_camera)
     return LaunchDescription([*ARGUMENTS, *profile, camera, depth])

@@ -4,15 +4,15 @@
 An argument left empty leaves the value to params_file, and without one to the node.
 """
 
-import os
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
-PROFILE = Path(__file__).resolve().parent.parent / 'config' / 'fastdds.xml'
+from smoothdino_ros.fast_dds import profile_environment
+
 TRUE_OR_FALSE = ['', 'true', 'false']
 ARGUMENTS = (
     DeclareLaunchArgument(
@@ -44,7 +44,9 @@ ARGUMENTS = (
         description='auto, torch, onnxruntime, onnxruntime:openvino or onnxruntime:tensorrt.',
     ),
     DeclareLaunchArgument(
-        'device', default_value='', description='auto, cpu, cuda, cuda:<index> or mps.'
+        'device',
+        default_value='',
+        description='auto (cuda where there is one, else cpu), cpu, cuda, cuda:<index> or mps.',
     ),
     DeclareLaunchArgument(
         'params_file',
@@ -85,9 +87,6 @@ def depth_node(context: LaunchContext) -> list[LifecycleNode]:
     for name in ('use_sim_time', 'autostart'):
         if given[name]:
             values[name] = given[name] == 'true'
-    # Whole images over Fast DDS, see the file; whoever has a profile already keeps it.
-    profile = {'FASTRTPS_DEFAULT_PROFILES_FILE': str(PROFILE)}
-    own_profile = {*profile, 'FASTDDS_DEFAULT_PROFILES_FILE'} & set(os.environ)
     return [
         LifecycleNode(  # so that other launch files can wait for its states
             package='smoothdino_ros',
@@ -101,7 +100,8 @@ def depth_node(context: LaunchContext) -> list[LifecycleNode]:
                 ('camera_info', info),
             ],
             ros_arguments=['--log-level', given['log_level']],
-            additional_env={} if own_profile else profile,
+            # Whole images over Fast DDS, see the file; whoever has a profile already keeps it.
+            additional_env=profile_environment(),
             sigterm_timeout='20',  # it ends after the frame at work, which takes a CPU seconds
             output='screen',
         )

@@ -5,7 +5,6 @@ Everything runs in the bag's time (use_sim_time). The bag starts when the node i
 no frame is lost to the loading of the model. Takes the arguments of depth.launch.py as well.
 """
 
-import os
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
@@ -21,8 +20,9 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.event_handlers import OnStateTransition
 
+from smoothdino_ros.fast_dds import profile_environment
+
 HERE = Path(__file__).resolve().parent
-PROFILE = HERE.parent / 'config' / 'fastdds.xml'
 CLOCK_HZ = '100'
 ARGUMENTS = (
     DeclareLaunchArgument('bag', description='The bag to play: a folder or a single file.'),
@@ -65,7 +65,5 @@ def generate_launch_description() -> LaunchDescription:
         )
     )
     # For the player, which sends the images; whoever has a profile already keeps it.
-    name = 'FASTRTPS_DEFAULT_PROFILES_FILE'
-    own_profile = {name, 'FASTDDS_DEFAULT_PROFILES_FILE'} & set(os.environ)
-    profile = [] if own_profile else [SetEnvironmentVariable(name, str(PROFILE))]
+    profile = [SetEnvironmentVariable(*one) for one in profile_environment().items()]
     return LaunchDescription([*ARGUMENTS, *profile, play, depth])

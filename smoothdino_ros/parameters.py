@@ -59,7 +59,8 @@ class NodeParameters:
     )
     device: str = _parameter(
         'auto',
-        'Where the network runs: auto, cpu, cuda, cuda:<index> or mps; auto takes the best.',
+        'Where the network runs: auto (cuda where there is one, else cpu), cpu, cuda, '
+        'cuda:<index> or mps.',
         fixed=_NETWORK,
     )
     precision: str = _parameter(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 from smoothdino_model.recordings.bags import BagRecording, Received
 from smoothdino_model.recordings.frames import Intrinsics, RecordingError
+from smoothdino_model.whole_files import written_whole
 from training.data.bag_frames import (
     camera_of,
     check_view,
@@ -230,10 +230,8 @@ def _is_whole(partial: Path, number: int) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there."""
-    written = path.with_name('.written')
-    written.write_bytes(data)
-    os.replace(written, path)
+    with written_whole(path) as place:
+        place.write_bytes(data)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smoothdino_model.network.backbone import DepthBackbone, Features, NetworkInput
+from smoothdino_model.whole_files import written_whole
 
 
 class FeatureCache:
@@ -61,9 +60,8 @@ class FeatureCache:
         with torch.autocast(one.pixels.device.type, enabled=False):
             levels = torch.cat(self.backbone.encode_input(one).levels).half().cpu()
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'.{name}.{uuid.uuid4().hex}.partial')
-        save_file({'levels': levels}, partial)
-        os.replace(partial, path)
+        with written_whole(path) as place:
+            save_file({'levels': levels}, place)
         return levels
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from smoothdino_model.room.sample_room import SampleRoom
+from smoothdino_model.whole_files import written_whole
 from training.data.room import FIRST_UNSEEN_ROOM
 
 _STRIDE = 45  # frames of 30 Hz between two pictures: views that differ
@@ -31,19 +30,18 @@ def render(output: Path, *, rooms: int, frames: int, height: int, width: int) ->
         folder = output / f'room_{seed:04d}'
         if folder.is_dir():
             continue
-        partial = output / f'.{folder.name}.partial'
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        output.mkdir(parents=True, exist_ok=True)
         room = SampleRoom(seed, height=height, width=width)
-        for i in range(frames):
-            frame = room.frame(i * _STRIDE)
-            assert frame.depth_m is not None
-            depth_mm = np.minimum(np.rint(frame.depth_m * 1000), _FARTHEST_MM).astype(np.uint16)
-            cv2.imwrite(str(partial / f'{i + 1}.jpg'), frame.rgb[..., ::-1])
-            cv2.imwrite(str(partial / f'{i + 1}.png'), depth_mm)
-        described = {'intrinsics': asdict(room.intrinsics)}
-        (partial / 'clip.json').write_text(json.dumps(described), encoding='utf-8')
-        os.replace(partial, folder)
+        with written_whole(folder) as place:
+            place.mkdir()
+            for i in range(frames):
+                frame = room.frame(i * _STRIDE)
+                assert frame.depth_m is not None
+                depth_mm = np.minimum(np.rint(frame.depth_m * 1000), _FARTHEST_MM)
+                cv2.imwrite(str(place / f'{i + 1}.jpg'), frame.rgb[..., ::-1])
+                cv2.imwrite(str(place / f'{i + 1}.png'), depth_mm.astype(np.uint16))
+            described = {'intrinsics': asdict(room.intrinsics)}
+            (place / 'clip.json').write_text(json.dumps(described), encoding='utf-8')
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import lightning
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from smoothdino_model.whole_files import written_whole
 from training.data.data_module import WindowData
 from training.module import DepthTraining
 
@@ -24,9 +24,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *_: Any, **__: Any) -> None:
         path = Path(path)
-        partial = path.with_name(f'.{path.name}.partial')
-        super().save_checkpoint(checkpoint, partial)
-        os.replace(partial, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as place:
+            super().save_checkpoint(checkpoint, place)
 
 
 class TrainingCLI(LightningCLI):

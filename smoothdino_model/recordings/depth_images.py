@@ -26,6 +26,7 @@ _DEPTH_COLORS = cv2.cvtColor(  # (256, 1, 3), as OpenCV wants a table
     cv2.applyColorMap(_LEVELS, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB
 )
 _DEPTH_COLORS[0] = 0  # unknown
+NYU_MAX_DEPTH_M = 10.0  # what 255 means in 8-bit depth
 _DEPTH = {'32FC1': ('f4', 1.0), '16UC1': ('u2', 0.001)}  # number, metres per unit
 
 
@@ -85,10 +86,18 @@ def depth_m_from_png(path: Path, size: tuple[int, ...]) -> np.ndarray | None:
     if stored is None or stored.shape[:2] != size:
         got = 'a broken one' if stored is None else f'{stored.shape[1]}x{stored.shape[0]}'
         raise ValueError(f'expected a depth PNG {path.name} of {size[1]}x{size[0]}, got {got}')
-    if stored.ndim == 3:
-        return None
-    scale = 10 / 255 if stored.dtype == np.uint8 else 0.001
-    return np.where(stored > 0, stored * np.float32(scale), np.float32(np.nan))
+    return depth_m_from_stored(stored) if stored.ndim == 2 else None
+
+
+def depth_m_from_stored(stored: np.ndarray) -> np.ndarray:
+    """Give metres of depth (H, W) as it is stored in a PNG, NaN where it is 0, unknown.
+
+    16 bit are millimetres; 8 bit are those of NYUv2, of which 255 is 10 m.
+    """
+    metres_per_unit = NYU_MAX_DEPTH_M / 255 if stored.dtype == np.uint8 else 0.001
+    depth_m = stored.astype(np.float32) * np.float32(metres_per_unit)
+    depth_m[stored == 0] = np.nan
+    return depth_m
 
 
 def depth_bytes(

@@ -21,11 +21,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from smoothdino_ros.fast_dds import profile_environment
+
 UNSEEN_SEED = 1_000_003  # of a room; no training seed is this high
 PATIENCE_S = (5.0, 2.0)  # after SIGINT, after SIGTERM; then SIGKILL
 LAST_LINES = 15
 NO_DEPTH = 3  # the viewer's exit code when the depth node does not answer
-PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 _PR_SET_PDEATHSIG = 1
 
 
@@ -142,21 +143,7 @@ def private_network() -> dict[str, str]:
     }
     if os.environ.get('ROS_DISTRO') == 'humble':
         private['ROS_LOCALHOST_ONLY'] = '1'  # its name before Iron
-    profile = _fast_dds_profile()
-    if profile is not None and not {PROFILE, 'FASTDDS_DEFAULT_PROFILES_FILE'} & set(os.environ):
-        private[PROFILE] = str(profile)
-    return {**os.environ, **private}
-
-
-def _fast_dds_profile() -> Path | None:
-    """The profile with room for whole images, in a clone or in what colcon installed."""
-    prefixes = filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep))
-    folders = [
-        Path(__file__).resolve().parents[2],
-        *(Path(prefix) / 'share' / 'smoothdino_ros' for prefix in prefixes),
-    ]
-    files = (folder / 'config' / 'fastdds.xml' for folder in folders)
-    return next((file for file in files if file.is_file()), None)
+    return {**os.environ, **profile_environment(), **private}
 
 
 def _start(

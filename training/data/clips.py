@@ -25,12 +25,12 @@ import cv2
 import numpy as np
 
 from smoothdino_model.network.trained_camera import NYU
+from smoothdino_model.recordings.depth_images import depth_m_from_stored
 
 _log = logging.getLogger(__name__)
 
 # Focal length over the width of a 4:3 picture that metric depth is learnt at: that of NYUv2.
 TRAINED_FOCAL = NYU.focal_px / NYU.width
-NYU_MAX_DEPTH_M = 10.0  # what 255 means in 8-bit depth
 
 _PICTURE = re.compile(r'(\d+)(\.jpe?g|_rgb\.png)', re.IGNORECASE)
 _DEPTH = re.compile(r'(\d+)\.png', re.IGNORECASE)
@@ -108,7 +108,7 @@ class Clip:
         for position in positions:
             path = self.pictures[position]
             bgr = _decoded(path, cv2.IMREAD_COLOR)
-            depth_m = _depth_m(self.depths[position])
+            depth_m = depth_m_from_stored(_decoded(self.depths[position], cv2.IMREAD_UNCHANGED))
             first = rgbs[0] if rgbs else bgr
             if not bgr.shape[:2] == depth_m.shape == first.shape[:2]:
                 raise ValueError(
@@ -230,14 +230,6 @@ def _ends(path: Path) -> tuple[bytes, bytes]:
             return head, file.read()
     except OSError:
         return b'', b''
-
-
-def _depth_m(path: Path) -> np.ndarray:
-    stored = _decoded(path, cv2.IMREAD_UNCHANGED)
-    metres_per_unit = NYU_MAX_DEPTH_M / 255 if stored.dtype == np.uint8 else 0.001
-    depth_m = stored.astype(np.float32) * np.float32(metres_per_unit)
-    depth_m[stored == 0] = np.nan
-    return depth_m
 
 
 def _decoded(path: Path, mode: int) -> np.ndarray:
