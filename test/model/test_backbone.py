@@ -63,6 +63,7 @@ def test_depth_is_the_librarys_on_the_padded_input(network, size):
     torch.testing.assert_close(depth_m, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_the_bundled_model_is_the_librarys_too():
     directory = BUNDLED_MODELS['sample-room']

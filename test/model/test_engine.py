@@ -32,8 +32,6 @@ from support.library_depth import assert_close, batch, by_the_library, relative_
 from support.made_recordings import pictures, write_folder
 from support.tiny_networks import tiny_depth_anything, tiny_dpt, tiny_smoothdino
 
-pytestmark = pytest.mark.slow
-
 CPU = torch.device('cpu')
 SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))
 N_FRAMES = 200 if SOAK else 6
@@ -88,6 +86,7 @@ def test_auto_is_torch_in_what_the_cpu_computes_in_and_the_log_says_so(caplog):
     assert pipeline.model.backbone.dtype == dtype_of(expected)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_half_precision_on_request_is_close(caplog):
     caplog.set_level(logging.INFO, LOG)
@@ -104,6 +103,7 @@ def test_half_precision_on_request_is_close(caplog):
     assert 0 < error.mean() < 0.01
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_half_precision_does_not_drift_from_full_over_a_stream_of_nyu(nyu_root):
     engines = {

@@ -133,6 +133,7 @@ def test_an_engine_shares_the_weights_that_it_takes_as_they_are():
     assert all(shared)
 
 
+@pytest.mark.slow
 def test_importing_changes_no_environment():
     program = (
         'import torch, transformers, os; before = dict(os.environ);'

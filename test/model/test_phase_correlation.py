@@ -170,6 +170,7 @@ def test_unrelated_real_frames_are_not_believed(nyu_pairs):
     assert (confidence < LEAST_CONFIDENCE).all()
 
 
+@pytest.mark.slow
 def test_unrelated_rooms_are_not_believed():
     images = np.stack([middle(grey(SampleRoom(seed).frame(0).rgb)) for seed in range(8)])
     pairs = np.array([(i, j) for i in range(8) for j in range(i)])

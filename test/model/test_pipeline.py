@@ -253,6 +253,7 @@ def test_every_frame_is_encoded_and_transformed_once(monkeypatch):
     assert encoded == transformed == decoded == [2] * 4
 
 
+@pytest.mark.slow
 def test_a_still_scene_does_not_drift():
     frame = clip(1, height=42, width=56)[0]
     pipe = pipeline()

@@ -24,8 +24,6 @@ from support.made_recordings import (
     write_video,
 )
 
-pytestmark = pytest.mark.slow
-
 BAG_NAMES = {'sqlite3': 'made', 'mcap': 'made', 'ros1': 'made.bag'}
 KINDS = ['folder', 'avi', 'mp4', *BAGS]
 

@@ -52,6 +52,7 @@ def test_depth_agrees_between_frames(seed):
     assert np.mean(error < 0.05) > 0.75  # the rest is hidden in one of the two
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process():
     digests = set()
     for threads in ('1', '2'):
@@ -105,6 +106,7 @@ def test_frames_are_whole_and_the_camera_is_in_the_open(seed):
         assert frame.stamp_ns == round(i * 1e9 / 30)
 
 
+@pytest.mark.slow
 def test_camera_moves_like_a_hand():
     turns, speeds = [], []
     for seed in range(6):

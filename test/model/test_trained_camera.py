@@ -99,6 +99,7 @@ def test_a_focal_length_that_is_none_is_refused_and_changes_nothing(focal):
     assert pipeline.step({'': CameraFrame(FRAMES[1], 10)})[''].reset is None
 
 
+@pytest.mark.slow
 def test_a_wider_lens_makes_no_farther_rooms():
     """With the bundled model; benchmarks/focal_length.py has the figures of all lenses."""
     pipeline = DepthPipeline.from_pretrained('sample-room', adapter='none', temporal=False)

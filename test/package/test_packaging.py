@@ -40,12 +40,14 @@ def test_importing_the_model_package_loads_neither_ros_nor_lightning_nor_rosbags
     assert not loaded & {'rclpy', 'lightning', 'rosbags', 'smoothdino_ros', 'training'}
 
 
+@pytest.mark.slow
 def test_no_module_of_the_model_package_knows_ros_or_training():
     loaded = loaded_by(modules('smoothdino_model'))
     assert 'torch' in loaded
     assert not loaded & {'rclpy', 'sensor_msgs', 'lightning', 'smoothdino_ros', 'training'}
 
 
+@pytest.mark.slow
 def test_the_ros_package_does_not_know_training():
     pytest.importorskip('rclpy', reason='ROS 2 is not installed')
     loaded = loaded_by(modules('smoothdino_ros'))
@@ -53,6 +55,7 @@ def test_the_ros_package_does_not_know_training():
     assert not loaded & {'training', 'lightning'}
 
 
+@pytest.mark.slow
 def test_training_does_not_know_the_ros_package():
     assert not loaded_by(modules('training')) & {'rclpy', 'smoothdino_ros'}
 

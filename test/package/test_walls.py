@@ -13,23 +13,38 @@ MAX_LINES = 350
 
 # The wings, and what each may import of ours beside itself: other wings, or single modules of
 # theirs. A module is of the wing with the longest name that its own begins with.
-ON_ANYTHING = ('smoothdino_model.whole_files', 'smoothdino_model.one_line')
-PARTS = (
-    'smoothdino_model.network',
-    'smoothdino_model.weights',
+LEAVES = ('smoothdino_model.whole_files', 'smoothdino_model.one_line')
+MODEL = (  # and not its command line
+    'smoothdino_model',
+    'smoothdino_model.depth_bag',
     'smoothdino_model.engines',
+    'smoothdino_model.metrics',
+    'smoothdino_model.network',
+    'smoothdino_model.pipeline',
     'smoothdino_model.recordings',
     'smoothdino_model.room',
+    'smoothdino_model.weights',
+    *LEAVES,
 )
-MODEL = ('smoothdino_model', *PARTS, *ON_ANYTHING)  # and not its command line
 MAY_IMPORT = {
-    **dict.fromkeys(ON_ANYTHING, ()),
+    **dict.fromkeys(LEAVES, ()),
     'smoothdino_model.network': (),
-    'smoothdino_model.weights': ('smoothdino_model.network', *ON_ANYTHING),
-    'smoothdino_model.engines': ('smoothdino_model.network', *ON_ANYTHING),
-    'smoothdino_model.recordings': ON_ANYTHING,
+    'smoothdino_model.weights': ('smoothdino_model.network', *LEAVES),
+    'smoothdino_model.engines': ('smoothdino_model.network', *LEAVES),
+    'smoothdino_model.recordings': LEAVES,
     'smoothdino_model.room': ('smoothdino_model.recordings.frames',),
-    'smoothdino_model': (*PARTS, *ON_ANYTHING),  # the pipeline, the depth bag, the metrics
+    'smoothdino_model.metrics': (),
+    'smoothdino_model.pipeline': (
+        'smoothdino_model.network',
+        'smoothdino_model.weights',
+        'smoothdino_model.engines',
+    ),
+    'smoothdino_model.depth_bag': (
+        'smoothdino_model.pipeline',
+        'smoothdino_model.recordings',
+        *LEAVES,
+    ),
+    'smoothdino_model': (),  # its public names are found by __init__.pyi
     'smoothdino_model.cli': MODEL,
     'smoothdino_model.__main__': ('smoothdino_model.cli',),
     'smoothdino_ros': MODEL,
@@ -42,7 +57,7 @@ ONLY_FOR = {
     'rclpy': ('smoothdino_ros', 'smoothdino_ros.demo', 'benchmarks'),
     'sensor_msgs': ('smoothdino_ros', 'smoothdino_ros.demo', 'benchmarks'),
     'lightning': ('training',),
-    'rosbags': ('smoothdino_model.recordings', 'smoothdino_model'),
+    'rosbags': ('smoothdino_model.recordings', 'smoothdino_model.depth_bag'),
     'onnxruntime': ('smoothdino_model.engines',),
 }
 

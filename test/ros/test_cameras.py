@@ -2,7 +2,6 @@
 """Cameras of one node over DDS: of other sizes and rates, uncalibrated, absent, mistaken."""
 
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -18,10 +17,12 @@ from std_msgs.msg import Header
 from smoothdino_model.recordings.image_bytes import image_fields
 from smoothdino_model.recordings.images import rgb_from_bytes
 from smoothdino_model.room.sample_room import NYU_FOCAL
+from smoothdino_ros import camera
 from smoothdino_ros.camera import Camera
 from smoothdino_ros.depth_colors import depth_colors
 from smoothdino_ros.inference_worker import Waiting
 from smoothdino_ros.parameters import NodeParameters
+from support.clock import Clock
 from support.point_clouds import points_of
 from support.ros_processes import Observer, Process, depth_m, stamp_ns
 
@@ -339,18 +340,18 @@ def test_an_image_without_a_publisher_of_camera_info_waits_for_none(here):
     assert here.is_ready()
 
 
-def test_an_image_waits_for_a_published_camera_info_but_not_for_long(here):
+def test_an_image_waits_for_a_published_camera_info_but_not_for_long(here, monkeypatch):
     publisher = here.node.create_publisher(CameraInfo, 'here/camera_info', 5)
     while not here.node.count_publishers(publisher.topic_name):
-        time.sleep(0.01)
+        rclpy.spin_once(here.node, timeout_sec=0.01)
+    clock = Clock()
+    monkeypatch.setattr(camera, 'monotonic', clock.monotonic)
     image, info = picture_and_info(1, 100.0)
-    begun_s = time.monotonic()
-    here.on_image(image)
-    assert not here.is_ready()
-    while not here.is_ready():
-        here.on_image(image)  # more of them put it off no further
-        time.sleep(0.01)
-    assert 0.9 < time.monotonic() - begun_s < 5
+    for _ in range(2):
+        here.on_image(image)  # the second one puts it off no further
+        assert not here.is_ready()
+        clock.advance(0.6)
+    assert here.is_ready()
     assert here.focal_px(image) is None
 
     here.camera.unsubscribe()

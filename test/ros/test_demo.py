@@ -200,8 +200,8 @@ def test_a_signal_at_any_moment_ends_every_process(
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a child of its parent')
 def test_a_killed_demo_takes_its_processes_along(demo, tiny_model_dir, clip, tmp_path):
     run = demo('--model', tiny_model_dir, '--input', clip, '--output', tmp_path, '--frames', 999)
-    run.wait_for(lambda: len(run.alive()) == 4)
-    time.sleep(1)
+    assert any('Hz' in line for line in run.process.stdout)
+    assert len(run.alive()) == 4
     run.process.kill()
     run.process.wait()
     run.wait_for(lambda: not run.alive())

@@ -6,7 +6,16 @@ import time
 
 import pytest
 
+from smoothdino_ros import inference_worker
 from smoothdino_ros.inference_worker import InferenceWorker
+from support.clock import Clock
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The worker's clock."""
+    monkeypatch.setattr(inference_worker, 'time', clock := Clock())
+    return clock
 
 
 class Camera:
@@ -196,15 +205,21 @@ def test_unwanted_messages_cost_no_step_and_bridge_no_gap():
     assert (counts.received, counts.unwanted, counts.dropped) == (2, 1, 0)
 
 
-@pytest.mark.parametrize(('rate_hz', 'most'), [(10.0, 6), (0.0, 20)])
-def test_the_rate_is_limited(rate_hz, most):
+def answered_or_dropped(answers) -> int:
+    counts = answers.worker.counts()['front']
+    return counts.answered + counts.dropped
+
+
+# The first one, then half a period later at the soonest, and a period after each that was due.
+@pytest.mark.parametrize(('rate_hz', 'passed'), [(10.0, [0, 3, 8, 13, 18]), (0.0, range(20))])
+def test_the_rate_is_limited(clock, rate_hz, passed):
     with Answers(max_rate_hz=rate_hz) as answers:
         for i in range(20):
             answers.offer('front', i, i)
-            time.sleep(0.02)
+            answers.until(lambda: answered_or_dropped(answers) == i + 1)  # noqa: B023, of this turn
+            clock.advance(0.02)
         counts = answers.worker.counts()['front']
-        answers.until(lambda: len(answers.published) + counts.dropped >= 20)
-    assert 3 <= len(answers.published) <= most
+    assert answers.published == [('front', i) for i in passed]
     assert counts.received == 20
 
 
@@ -232,12 +247,12 @@ def test_stopping_joins_the_thread_in_mid_step_and_without_one():
     Answers().worker.stop()  # never started
 
 
-def test_what_is_overdue_is_neither_worked_on_nor_published_and_counted():
+def test_what_is_overdue_is_neither_worked_on_nor_published_and_counted(clock):
     with Answers(blocked=True, max_latency_s=0.2) as answers:
         answers.offer('front', 'late in its step', 1)
         answers.entered.acquire()
         answers.offer('front', 'late in its slot', 2)
-        time.sleep(0.25)
+        clock.advance(0.25)
         answers.let(1)
         answers.until(lambda: answers.worker.counts()['front'].overdue == 2)
         answers.let(1)
@@ -251,12 +266,12 @@ def test_what_is_overdue_is_neither_worked_on_nor_published_and_counted():
     assert 'overdue' in answers.reports[0]
 
 
-def test_the_limit_of_the_latency_can_change_at_any_time():
+def test_the_limit_of_the_latency_can_change_at_any_time(clock):
     with Answers(blocked=True) as answers:
         answers.offer('front', 'a', 1)
         answers.entered.acquire()
         answers.worker.max_latency_s = 0.01
-        time.sleep(0.05)
+        clock.advance(0.05)
         answers.let(1)
         answers.until(lambda: answers.worker.counts()['front'].overdue)
         answers.worker.max_latency_s = 0.0

@@ -61,6 +61,7 @@ def checkpoints(trained):
     return found
 
 
+@pytest.mark.slow
 def test_the_encoder_is_the_given_one_and_the_decoder_has_learnt(trained, encoder):
     given = Dinov2Model.from_pretrained(encoder).state_dict()
     network = load_model(trained / 'model').backbone.network
@@ -74,10 +75,12 @@ def test_the_encoder_is_the_given_one_and_the_decoder_has_learnt(trained, encode
     assert not any('.network.backbone.' in name for name in moved)
 
 
+@pytest.mark.slow
 def test_a_model_says_nothing_of_the_machine_it_was_trained_on(trained, encoder):
     assert str(encoder) not in (trained / 'model' / 'config.json').read_text()
 
 
+@pytest.mark.slow
 def test_checkpoints_are_averaged_and_one_is_itself(trained, tmp_path):
     first, last = checkpoints(trained)
     alone, both = export.averaged([last]), export.averaged([first, last])
@@ -91,6 +94,7 @@ def test_checkpoints_are_averaged_and_one_is_itself(trained, tmp_path):
         assert torch.equal(exported[name], value)
 
 
+@pytest.mark.slow
 def test_a_missing_checkpoint_is_said_in_words(trained, tmp_path, capsys):
     with pytest.raises(SystemExit):
         export.main([str(tmp_path / 'none.ckpt'), '--output', str(tmp_path)])
@@ -178,6 +182,7 @@ def test_aligned_error_does_not_know_the_scale(factor):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_decoder_sees_every_level_of_an_encoder_alike(encoder):
     """Tokens differ in size from level to level: what the first layers make of them does not."""
     model = Dinov2Model.from_pretrained(encoder)

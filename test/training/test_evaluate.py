@@ -22,8 +22,6 @@ from training.evaluation.intervals import blocks, rows
 from training.evaluation.measure import Measured, measure
 from training.evaluation.methods import Methods, named_adapters
 
-pytestmark = pytest.mark.slow
-
 SIZE = (42, 56)
 
 
@@ -82,6 +80,7 @@ def streamed(model, adapter, rgbs, **settings) -> list[np.ndarray]:
     ]
 
 
+@pytest.mark.slow
 def test_all_methods_give_what_the_pipeline_streams(tiny_model_dir, adapters, frames):
     chosen = named_adapters(
         tiny_model_dir, [str(adapters / 'wide/model'), f'b={adapters}/a/offsets']
@@ -135,6 +134,7 @@ def test_adapters_are_named_by_what_they_see_or_where_they_lie(tiny_model_dir, a
         names(adapters / 'nowhere')
 
 
+@pytest.mark.slow
 def test_figures_of_clips_are_those_of_the_stream(tiny_model_dir, clips, frames, tmp_path, capsys):
     plots = tmp_path / 'plots'
     came = run(
@@ -252,6 +252,7 @@ def test_blocks_end_with_their_scene_and_after_their_length():
         rows(made_up({'per_frame': np.ones(9)}), block=1)
 
 
+@pytest.mark.slow
 def test_an_interval_over_blocks_holds_what_one_over_frames_would_miss():
     """Errors that last for 10 frames: the mean of 24 such spells is known to 1 / sqrt(24)."""
     rng = np.random.default_rng(3)
@@ -269,6 +270,7 @@ def test_an_interval_over_blocks_holds_what_one_over_frames_would_miss():
     assert held[2] < 0.8 * trials
 
 
+@pytest.mark.slow
 def test_intervals_miss_the_truth_on_each_side_as_often_as_they_say():
     """Of 1000 methods with independent blocks around a known mean, 2.5 % miss it on each side."""
     spells = 10 + np.random.default_rng(7).standard_normal((1000, 80))

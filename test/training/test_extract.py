@@ -24,8 +24,6 @@ from training.data.bag_frames import numbers_of, pairs_of
 from training.data.clips import find_clips
 from training.extract import extract, main
 
-pytestmark = pytest.mark.slow
-
 REPOSITORY = Path(__file__).parents[2]
 COLOUR, DEPTH = '/cam/image_raw', '/cam/depth'
 HEIGHT, WIDTH = 48, 64
@@ -319,6 +317,7 @@ def test_a_clip_that_is_there_is_kept_and_one_of_other_settings_refused(tmp_path
     assert files_of(clip) == before
 
 
+@pytest.mark.slow
 def test_an_extraction_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path):
     bag = write_plain(tmp_path / 'bag', 200)
     alone = extract(bag, tmp_path / 'alone', image=COLOUR, depth=DEPTH)

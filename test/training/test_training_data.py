@@ -23,8 +23,6 @@ from training.data.datasets import turn_of
 from training.data.room import SHOWINGS, STRIPES, RoomWindows
 from training.data.runs import RunWindows, block_runs, listed_runs, whole_runs
 
-pytestmark = pytest.mark.slow
-
 CAMERA = {'fx_px': 40.0, 'fy_px': 40.0, 'cx_px': 15.5, 'cy_px': 11.5, 'width': 32, 'height': 24}
 
 
