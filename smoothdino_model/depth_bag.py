@@ -37,7 +37,7 @@ class Account:
 
 @dataclass(frozen=True)
 class DepthFormat:
-    """How depth is written: see depth_images.depth_bytes. Raises ValueError on a wrong combination."""
+    """How depth is written, see depth_bytes. Raises ValueError on a wrong combination."""
 
     encoding: str = '32FC1'
     min_depth_m: float = 0.1
