@@ -11,6 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
+from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.calibration import (
     NO_INFO,
     Calibration,
@@ -52,12 +53,13 @@ class Camera:
         self._info_due_s: float | None = None  # known from the first image on
         self._calibration = Calibration()  # of the frame in work
         self._said: set[str] = set()
+        self._bit_depth = self._new_bit_depth()
         self.tracking = Tracking()
         self.reported = CameraCounts()  # when last told of
 
     def subscribe(self, on_image: Callable[[Image | CompressedImage], None]) -> None:
         self.tracking, self.reported, self._infos = Tracking(), CameraCounts(), ()
-        self._info_due_s = None
+        self._info_due_s, self._bit_depth = None, self._new_bit_depth()
         # First, because the executor takes what is ready in this order: an image and its info that
         # come at the same moment belong together.
         info = WatchedSubscription(
@@ -124,7 +126,7 @@ class Camera:
         """The picture for the pipeline. Raises ValueError on one that cannot be decoded."""
         from smoothdino_model.pipeline import CameraFrame  # loaded with the model, not before
 
-        rgb = conversions.rgb_from_message(waiting.message)
+        rgb = conversions.rgb_from_message(waiting.message, self._bit_depth)
         self._calibration = self._calibrated(waiting.message.header, *rgb.shape[:2])
         focal = self._calibration.focal if self.settings.focal_correction else None
         if focal and self.tracking.uncalibrated == NO_INFO:
@@ -197,8 +199,18 @@ class Camera:
             )
         return calibration
 
+    def _new_bit_depth(self) -> BitDepth:
+        def say(text: str) -> None:
+            end = 'the parameter bit_depth says otherwise'
+            self._node.get_logger().info(f'{self._of}{text}; {end}.')
+
+        return BitDepth(self.settings.bit_depth, say)
+
     def _warn_once(self, kind: str, text: str) -> None:
         if kind not in self._said:
             self._said.add(kind)
-            of = f'{self._prefix.rstrip("/")}: ' if self._prefix else ''
-            self._node.get_logger().warning(of + text)
+            self._node.get_logger().warning(self._of + text)
+
+    @property
+    def _of(self) -> str:
+        return f'{self._prefix.rstrip("/")}: ' if self._prefix else ''

@@ -12,9 +12,10 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.depth_images import byte_array, depth_bytes
-from smoothdino_model.recordings.image_bytes import UnsupportedEncoding, image_fields
-from smoothdino_model.recordings.images import rgb_from_bytes, rgb_from_compressed
+from smoothdino_model.recordings.image_bytes import UnsupportedEncoding
+from smoothdino_model.recordings.images import rgb_of
 
 # What a cv_bridge built for another numpy does at its first conversion ranges from an ImportError
 # to a segmentation fault, so it shows in a process of its own that it works.
@@ -50,15 +51,16 @@ def check_at_a_glance(message: Image | CompressedImage) -> None:
         )
 
 
-def rgb_from_message(message: Image | CompressedImage) -> np.ndarray:
+def rgb_from_message(
+    message: Image | CompressedImage, bit_depth: BitDepth | None = None
+) -> np.ndarray:
     """(H, W, 3) uint8 RGB; raises ValueError on a message that cannot be decoded.
 
-    An encoding that images.py lacks goes to cv_bridge, where that is installed and works.
+    bit_depth is that of the camera, by default all of 16 bits. An encoding that images.py lacks
+    goes to cv_bridge, where that is installed and works.
     """
-    if isinstance(message, CompressedImage):
-        return rgb_from_compressed(message.data)
     try:
-        return rgb_from_bytes(**image_fields(message))
+        return rgb_of(message, bit_depth)
     except UnsupportedEncoding:
         if not _cv_bridge_works():
             raise

@@ -28,6 +28,7 @@ _LONGEST_16UC1_M = 65.535  # the last millimetre that 16 bits hold
 # Why a parameter cannot change while the node is configured.
 _NETWORK = 'because the network is loaded by it'
 _TOPICS = 'because the topics are made by it'
+_HELD = 'because what is white is held from the first image on'
 _START = 'because it says what happens at the start'
 
 
@@ -84,6 +85,12 @@ class NodeParameters:
         'raw',
         'raw (Image on image) or compressed (CompressedImage on image/compressed).',
         fixed=_TOPICS,
+    )
+    bit_depth: int = _parameter(
+        0,
+        'Bits of the camera in 16-bit images, the most of which is white: 0 (the fewest of 8, 10, '
+        '12, 14 and 16 that hold the brightest pixel so far) or 8 to 16.',
+        fixed=_HELD,
     )
     depth_encoding: str = _parameter(
         '32FC1',
@@ -146,6 +153,7 @@ class NodeParameters:
         _check_choice(self, 'precision', ('auto', *PRECISIONS))
         _check_choice(self, 'image_transport', IMAGE_TRANSPORTS)
         _check_choice(self, 'depth_encoding', DEPTH_ENCODINGS)
+        _check(self, 'bit_depth', self.bit_depth in (0, *range(8, 17)), '0 or 8 to 16')
         height = self.input_height
         _check(self, 'input_height', height == 0 or 14 <= height <= 4320, '0 or 14 to 4320')
         names = self.cameras

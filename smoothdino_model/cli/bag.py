@@ -28,13 +28,22 @@ def add_to(commands: Any) -> None:
     add('--depth-encoding', default='32FC1', choices=('32FC1', '16UC1'), help='metres or mm')
     add('--min-depth', metavar='M', type=float, default=0.1, help='metres; closer is -Inf or 0')
     add('--max-depth', metavar='M', type=float, default=10.0, help='metres; farther is +Inf or 0')
+    add(
+        '--bit-depth',
+        metavar='N',
+        type=int,
+        default=0,
+        help='bits of the camera in 16-bit pictures, 8 to 16; by default found from them',
+    )
     add('--no-focal-correction', action='store_true', help="depth as the model's own camera sees")
     add_model_arguments(bag)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the depth of every frame of a bag as a bag, whole or not at all."""
-    with open_recording(args.input, topic=args.image, info_topic=args.camera_info) as recording:
+    with open_recording(
+        args.input, topic=args.image, info_topic=args.camera_info, bit_depth=args.bit_depth
+    ) as recording:
         from smoothdino_model.depth_bag import DepthFormat, check_output, write_depth_bag
         from smoothdino_model.recordings.bags import BagRecording
 

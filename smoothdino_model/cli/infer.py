@@ -36,6 +36,13 @@ def add_to(commands: Any) -> None:
     add('input', metavar='INPUT', type=Path, help='folder of images, video file or rosbag')
     add('--output', metavar='DIR', type=Path, required=True, help='made if it is not there')
     add('--topic', metavar='T', help='the images in a rosbag that has several topics of them')
+    add(
+        '--bit-depth',
+        metavar='N',
+        type=int,
+        default=0,
+        help='bits of the camera in 16-bit pictures, 8 to 16; by default found from them',
+    )
     add('--no-focal-correction', action='store_true', help="depth as the model's own camera sees")
     add_model_arguments(infer)
 
@@ -50,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f'{args.output} holds the frames of another run: give another --output, or remove it'
         )
-    with open_recording(args.input, topic=args.topic) as recording:
+    with open_recording(args.input, topic=args.topic, bit_depth=args.bit_depth) as recording:
         pipeline = pipeline_of(args)
         summary: dict[str, Any] = {
             'input': str(args.input),

@@ -17,6 +17,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
+from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.calibration import (
     NO_INFO,
     Calibration,
@@ -24,15 +25,14 @@ from smoothdino_model.recordings.calibration import (
     is_rectified,
 )
 from smoothdino_model.recordings.cut_mcap import CutMcap, lacks_its_end
-from smoothdino_model.recordings.depth_images import depth_m_from_bytes, depth_m_from_compressed
+from smoothdino_model.recordings.depth_images import depth_m_of
 from smoothdino_model.recordings.frames import (
     Frame,
     Recording,
     RecordingError,
     UniqueNames,
 )
-from smoothdino_model.recordings.image_bytes import image_fields
-from smoothdino_model.recordings.images import rgb_from_bytes, rgb_from_compressed
+from smoothdino_model.recordings.images import carries_picture, rgb_of
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Received:
     msgtype: str
     received_ns: int
     message: Any
+    bit_depth: BitDepth  # of the recording
 
     @property
     def stamp_ns(self) -> int:
@@ -60,26 +61,20 @@ class Received:
 
     def rgb(self) -> np.ndarray:
         """(H, W, 3) uint8 of an image. Raises RecordingError, naming it, where it is broken."""
-        return self._decoded(rgb_from_bytes, lambda m: rgb_from_compressed(m.data))
+        return self._decoded(lambda message: rgb_of(message, self.bit_depth))
 
     def depth_m(self) -> np.ndarray:
         """(H, W) float32 metres of a depth image, NaN where unknown. Raises RecordingError."""
-        return self._decoded(
-            depth_m_from_bytes, lambda m: depth_m_from_compressed(m.data, form=m.format)
-        )
+        return self._decoded(depth_m_of)
 
-    def _decoded(
-        self, raw: Callable[..., np.ndarray], compressed: Callable[[Any], np.ndarray]
-    ) -> np.ndarray:
+    def _decoded(self, decode: Callable[[Any], np.ndarray]) -> np.ndarray:
         try:
-            if self.msgtype == COMPRESSED:
-                return compressed(self.message)
-            return raw(**image_fields(self.message))
+            return decode(self.message)
         except ValueError as error:
             raise RecordingError(
                 f'the image at {self.stamp_ns} ns on {self.topic} in {self.bag} cannot be '
                 f'read: {error}'
-            ) from None
+            ) from error
 
 
 class RecordedInfos:
@@ -118,15 +113,23 @@ def _content(info: Any) -> bytes:
 class BagRecording(Recording):
     """The images of one topic of a ROS 1 or ROS 2 bag, with their camera_info.
 
-    info_topic is by default the camera_info beside the images. An mcap file without its end, as a
-    recorder leaves it that was killed, gives what is whole in it, with a warning; ``cut`` then
-    says in words what is lost.
+    info_topic is by default the camera_info beside the images; bit_depth is as in BitDepth, found
+    anew in each pass. An mcap file without its end, as a recorder leaves it that was killed, gives
+    what is whole in it, with a warning; ``cut`` then says in words what is lost.
     """
 
     kind = 'bag'
 
-    def __init__(self, path: Path, topic: str | None, info_topic: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        topic: str | None,
+        info_topic: str | None = None,
+        *,
+        bit_depth: int = 0,
+    ) -> None:
         self._path = path
+        self._bits = bit_depth
         self.cut: str | None = None
         self._recorded: RecordedInfos | None = None  # read when first asked for
         self._said: set[str] = set()
@@ -197,9 +200,12 @@ class BagRecording(Recording):
         return found
 
     def _warn_once(self, text: str) -> None:
+        self._say_once(text, logging.WARNING)
+
+    def _say_once(self, text: str, level: int = logging.INFO) -> None:
         if text not in self._said:
             self._said.add(text)
-            _log.warning('%s', text)
+            _log.log(level, '%s', text)
 
     def _up_to_damage(self, connections: list[Connection]) -> Iterator[Received]:
         if connections:
@@ -221,13 +227,19 @@ class BagRecording(Recording):
         return mended + mended
 
     def _messages(self, connections: list[Connection]) -> Iterator[Received]:
+        bit_depth = BitDepth(self._bits, self._say_once)
         try:
             for connection, received_ns, raw in self._reader.messages(connections):
                 message = self._reader.deserialize(raw, connection.msgtype)
                 if not self._reader.is2:
                     message = _as_ros2(message)
                 yield Received(
-                    self._path, connection.topic, connection.msgtype, received_ns, message
+                    self._path,
+                    connection.topic,
+                    connection.msgtype,
+                    received_ns,
+                    message,
+                    bit_depth,
                 )
         except RecordingError:
             raise
@@ -267,11 +279,7 @@ class BagRecording(Recording):
 
     def _has_colour(self, connections: list[Connection]) -> bool:
         first = next(self._messages(connections), None)
-        if first is None:
-            return False
-        if first.msgtype == COMPRESSED:
-            return 'compressedDepth' not in first.message.format
-        return first.message.encoding not in ('32FC1', '16UC1')
+        return first is not None and carries_picture(first.message)
 
 
 def _connections(readers: Sequence[Any]) -> list[Connection]:

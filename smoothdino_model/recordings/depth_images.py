@@ -16,10 +16,12 @@ from smoothdino_model.recordings.image_bytes import (
     UnsupportedEncoding,
     bytes_of,
     declared_size,
+    image_fields,
     known,
     ordered,
     pixels_of,
 )
+from smoothdino_model.recordings.rvl import from_rvl
 
 _LEVELS = np.arange(256, dtype=np.uint8).reshape(256, 1)
 _DEPTH_COLORS = cv2.cvtColor(  # (256, 1, 3), as OpenCV wants a table
@@ -27,6 +29,7 @@ _DEPTH_COLORS = cv2.cvtColor(  # (256, 1, 3), as OpenCV wants a table
 )
 _DEPTH_COLORS[0] = 0  # unknown
 NYU_MAX_DEPTH_M = 10.0  # what 255 means in 8-bit depth
+_PLAIN_PNG = ('16UC1', 'png compressed')  # of compressed_image_transport
 _DEPTH = {'32FC1': ('f4', 1.0), '16UC1': ('u2', 0.001)}  # number, metres per unit
 
 
@@ -46,30 +49,32 @@ def depth_m_from_bytes(
     return depth_m
 
 
+def depth_m_of(message: Any) -> np.ndarray:
+    """(H, W) float32 metres of an Image or CompressedImage, rclpy's or rosbags'; as below."""
+    if hasattr(message, 'format'):
+        return depth_m_from_compressed(message.data, form=message.format)
+    return depth_m_from_bytes(**image_fields(message))
+
+
 def depth_m_from_compressed(data: Any, *, form: str) -> np.ndarray:
-    """(H, W) float32 metres from a 16-bit PNG, NaN where nothing was measured.
+    """(H, W) float32 metres from a 16-bit PNG or RVL, NaN where nothing was measured.
 
     form is the format of a CompressedImage: '16UC1; compressedDepth' or '32FC1; compressedDepth',
-    with 'png' behind or not, or '16UC1; png compressed'. compressed_depth_image_transport puts 12
-    bytes before the PNG, a number and two floats a and b; of 32FC1 the PNG holds a / depth + b.
-    Raises UnsupportedEncoding, and ValueError on a broken picture.
+    with 'png', 'rvl' or nothing (png) behind, or '16UC1; png compressed'.
+    compressed_depth_image_transport puts 12 bytes before the picture, a number and two floats a
+    and b; of 32FC1 the picture holds a / depth + b. Raises UnsupportedEncoding, and ValueError on
+    a broken picture.
     """
     encoding, _, kind = (part.strip() for part in form.partition(';'))
-    with_header = 'compressedDepth' in kind
-    if encoding not in _DEPTH or kind.endswith('rvl') or not (with_header or encoding == '16UC1'):
+    with_header = kind in ('compressedDepth', 'compressedDepth png', 'compressedDepth rvl')
+    if encoding not in _DEPTH or not (with_header or (encoding, kind) == _PLAIN_PNG):
         raise UnsupportedEncoding(
-            f'expected 16UC1 or 32FC1 as compressedDepth in PNG, or 16UC1 in PNG, got {form!r:.80}'
+            'expected 16UC1 or 32FC1 as compressedDepth in PNG or RVL, or 16UC1 in PNG, got '
+            f'{form!r:.80}'
         )
     raw = bytes_of(data)
-    png = raw[12:] if with_header else raw
-    size = declared_size(png.tobytes())
-    if size is None or not png[:8].tobytes() == PNG:
-        raise ValueError(f'expected depth in a whole PNG, got {raw.size} bytes of something else')
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(f'expected depth of at most {MAX_PIXELS} pixels, got {size[0]}x{size[1]}')
-    stored = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
-        raise ValueError('expected a whole PNG of one channel of 16 bit')
+    picture = raw[12:] if with_header else raw
+    stored = _from_rvl(picture) if kind.endswith('rvl') else _from_png(picture)
     if encoding == '16UC1':
         depth_m = stored * np.float32(0.001)
     else:
@@ -80,20 +85,44 @@ def depth_m_from_compressed(data: Any, *, form: str) -> np.ndarray:
     return depth_m
 
 
-def depth_m_from_png(path: Path, size: tuple[int, ...]) -> np.ndarray | None:
-    """(H, W) float32 metres, NaN where unknown; None for a PNG that holds colours."""
-    stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.shape[:2] != size:
-        got = 'a broken one' if stored is None else f'{stored.shape[1]}x{stored.shape[0]}'
-        raise ValueError(f'expected a depth PNG {path.name} of {size[1]}x{size[0]}, got {got}')
-    return depth_m_from_stored(stored) if stored.ndim == 2 else None
+def _from_png(png: np.ndarray) -> np.ndarray:
+    """(H, W) uint16."""
+    size = declared_size(png.tobytes())
+    if size is None or not png[:8].tobytes() == PNG:
+        raise ValueError(f'expected depth in a whole PNG, got {png.size} bytes of something else')
+    _check_size(*size)
+    stored = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
+        raise ValueError('expected a whole PNG of one channel of 16 bit')
+    return stored
 
 
-def depth_m_from_stored(stored: np.ndarray) -> np.ndarray:
-    """Give metres of depth (H, W) as it is stored in a PNG, NaN where it is 0, unknown.
+def _from_rvl(rvl: np.ndarray) -> np.ndarray:
+    """(H, W) uint16 from width and height, 32 bits each, and the picture behind them."""
+    if rvl.size < 8:
+        raise ValueError(f'expected depth in whole RVL, got {rvl.size} bytes')
+    width, height = (int(n) for n in np.frombuffer(rvl[:8].tobytes(), '<u4'))
+    if width < 1 or height < 1:
+        raise ValueError(f'expected depth of at least 1x1 pixels, got {width}x{height}')
+    _check_size(width, height)
+    return from_rvl(rvl[8:], width * height).reshape(height, width)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(f'expected depth of at most {MAX_PIXELS} pixels, got {width}x{height}')
+
+
+def depth_m_from_png(path: Path) -> np.ndarray | None:
+    """(H, W) float32 metres, NaN where it is 0, unknown; None for a PNG that holds colours.
 
     16 bit are millimetres; 8 bit are those of NYUv2, of which 255 is 10 m.
     """
+    stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise ValueError(f'expected a whole depth PNG {path.name}, got a broken one')
+    if stored.ndim != 2:
+        return None
     metres_per_unit = NYU_MAX_DEPTH_M / 255 if stored.dtype == np.uint8 else 0.001
     depth_m = stored.astype(np.float32) * np.float32(metres_per_unit)
     depth_m[stored == 0] = np.nan

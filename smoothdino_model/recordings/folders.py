@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.depth_images import depth_m_from_png
 from smoothdino_model.recordings.frames import (
     BAGS,
@@ -25,12 +28,14 @@ class FolderRecording(Recording):
     """The pictures of one folder in natural order (2 before 10), 30 to the second.
 
     A one-channel PNG beside a JPEG of the same stem is its depth: 8 bit as in NYU (255 is
-    10 m), 16 bit in millimetres, 0 unknown in both. No picture is made of such a PNG.
+    10 m), 16 bit in millimetres, 0 unknown in both. No picture is made of such a PNG. Other
+    pictures of 16 bit are of one camera, whose bit_depth is as in BitDepth.
     """
 
     kind = 'folder'
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bit_depth: int = 0) -> None:
+        self._bits = bit_depth
         found = [p for p in path.iterdir() if p.suffix.lower() in PICTURES and p.is_file()]
         found = [p for p in found if not p.name.startswith('.')]
         jpegs = {p.stem for p in found if p.suffix.lower() in ('.jpg', '.jpeg')}
@@ -52,15 +57,25 @@ class FolderRecording(Recording):
 
     def __iter__(self) -> Iterator[Frame]:
         unique = UniqueNames()
+        bit_depth = BitDepth(self._bits)
         for i, path in enumerate(self._pictures):
             try:
-                rgb = rgb_from_file(path.read_bytes())
+                rgb = rgb_from_file(path.read_bytes(), bit_depth=bit_depth)
                 is_jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
                 depth_path = self._depth_of.get(path.stem) if is_jpeg else None
-                depth_m = depth_m_from_png(depth_path, rgb.shape[:2]) if depth_path else None
+                depth_m = depth_m_from_png(depth_path) if depth_path else None
+                if depth_path and depth_m is not None and depth_m.shape != rgb.shape[:2]:
+                    raise ValueError(
+                        f'expected a depth PNG {depth_path.name} of {_size(rgb)}, got '
+                        f'{_size(depth_m)}'
+                    )
             except (ValueError, OSError) as error:
-                raise RecordingError(f'{path} cannot be read: {error}') from None
+                raise RecordingError(f'{path} cannot be read: {error}') from error
             yield Frame(unique(path.stem), i * PERIOD_NS, rgb, depth_m=depth_m)
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f'{pixels.shape[1]}x{pixels.shape[0]}'
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:

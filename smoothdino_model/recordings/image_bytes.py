@@ -9,6 +9,7 @@ touched, so what is allocated is bounded by what was received.
 from __future__ import annotations
 
 import operator
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,24 @@ class UnsupportedEncoding(ValueError):  # noqa: N818 -- it reads well where it i
 
 def known(encoding: Any, known: dict[str, tuple]) -> tuple:
     if not isinstance(encoding, str) or encoding not in known:
+        check_spelling(encoding, known)
         raise UnsupportedEncoding(
             f'expected one of the encodings {", ".join(known)}, got {encoding!r:.80}'
         )
     return known[encoding]
+
+
+def check_spelling(encoding: Any, known: Container[str]) -> None:
+    """Raise ValueError on a known encoding in another case or with blanks: never guessed at."""
+    if not isinstance(encoding, str) or encoding in known:
+        return
+    bare = encoding.strip().strip('\0')
+    for meant in (bare, bare.lower(), bare.upper()):
+        if meant in known:
+            raise ValueError(
+                f'expected the encoding {meant!r}, got {encoding!r:.80}: case and blanks count, '
+                f'so let the driver send {meant!r}'
+            )
 
 
 def ordered(number: str, is_bigendian: Any) -> np.dtype:

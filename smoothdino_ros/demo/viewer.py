@@ -103,14 +103,15 @@ def _watch(frames: int, show_stream: Any) -> list[Answer]:
     from rclpy.qos import QoSProfile
     from sensor_msgs.msg import Image
 
-    from smoothdino_model.recordings.depth_images import depth_m_from_bytes
-    from smoothdino_model.recordings.image_bytes import image_fields
-    from smoothdino_model.recordings.images import rgb_from_bytes
+    from smoothdino_model.recordings.bit_depth import BitDepth
+    from smoothdino_model.recordings.depth_images import depth_m_of
+    from smoothdino_model.recordings.images import rgb_of
     from smoothdino_ros.conversions import stamp_ns
 
     waiting: dict[str, dict[int, np.ndarray]] = {'rgb': {}, 'truth': {}}
     answers: list[Answer] = []
     shift = ''
+    bit_depth = BitDepth()
 
     def keep(kind: str, stamp: int, array: np.ndarray) -> None:
         waiting[kind][stamp] = array
@@ -118,10 +119,10 @@ def _watch(frames: int, show_stream: Any) -> list[Answer]:
             del waiting[kind][next(iter(waiting[kind]))]
 
     def on_image(message: Image) -> None:
-        keep('rgb', stamp_ns(message.header), rgb_from_bytes(**image_fields(message)))
+        keep('rgb', stamp_ns(message.header), rgb_of(message, bit_depth))
 
     def on_truth(message: Image) -> None:
-        keep('truth', stamp_ns(message.header), depth_m_from_bytes(**image_fields(message)))
+        keep('truth', stamp_ns(message.header), depth_m_of(message))
 
     def on_depth(message: Image) -> None:
         received_ns = node.get_clock().now().nanoseconds
@@ -129,9 +130,7 @@ def _watch(frames: int, show_stream: Any) -> list[Answer]:
         rgb, truth_m = waiting['rgb'].pop(stamp, None), waiting['truth'].pop(stamp, None)
         if rgb is None:  # of a frame before this process listened
             return
-        answers.append(
-            Answer(stamp, rgb, depth_m_from_bytes(**image_fields(message)), truth_m, received_ns)
-        )
+        answers.append(Answer(stamp, rgb, depth_m_of(message), truth_m, received_ns))
         if show_stream is not None:
             show_stream(answers[-1])
         _live_line(answers, frames, shift)

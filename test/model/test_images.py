@@ -3,6 +3,7 @@
 
 import array
 import contextlib
+from types import SimpleNamespace
 
 import cv2
 import hypothesis
@@ -10,10 +11,18 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.depth_images import depth_m_from_bytes
 from smoothdino_model.recordings.image_bytes import MAX_PIXELS, UnsupportedEncoding
-from smoothdino_model.recordings.images import rgb_from_bytes, rgb_from_compressed
+from smoothdino_model.recordings.images import (
+    NoPicture,
+    carries_picture,
+    rgb_from_bytes,
+    rgb_from_compressed,
+    rgb_from_file,
+)
 from support.counted_work import counted_work
+from support.made_jpegs import with_orientation
 
 COLORS = np.array(  # (2, 3, 3) RGB
     [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200, 100, 50], [255, 255, 255]]],
@@ -25,6 +34,7 @@ PACKED = {
     'rgb8': COLORS,
     'bgr8': COLORS[..., ::-1],
     '8UC3': COLORS[..., ::-1],
+    '8UC4': np.concatenate([COLORS[..., ::-1], ALPHA], 2),
     'rgba8': np.concatenate([COLORS, ALPHA], 2),
     'bgra8': np.concatenate([COLORS[..., ::-1], ALPHA], 2),
     'mono8': GRAY,
@@ -82,6 +92,68 @@ def test_bayer_patterns_give_the_colour_of_the_mosaic(pattern):
     rgb = rgb_from_bytes(encoding=f'bayer_{pattern}8', **fields(mosaic, 3))
     assert rgb.shape == (8, 10, 3)
     np.testing.assert_array_equal(rgb, np.broadcast_to([200, 120, 30], rgb.shape))
+
+
+def planes_of(rgb, encoding, padding=0):
+    """The data of a planar picture and its step, with chroma averaged as OpenCV does it."""
+    height, width = rgb.shape[:2]
+    if encoding == 'nv24':  # OpenCV converts each colour alone as a picture of 2x2
+        blocks = [
+            cv2.cvtColor(np.tile(pixel, (2, 2, 1)), cv2.COLOR_RGB2YUV_I420).ravel()[[0, 4, 5]]
+            for pixel in rgb.reshape(-1, 1, 1, 3)
+        ]
+        y, u, v = np.array(blocks).reshape(height, width, 3).transpose(2, 0, 1)
+    else:
+        i420 = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)
+        y, chroma = i420[:height], i420[height:].reshape(2, height // 2, width // 2)
+        u, v = chroma
+    pairs = np.dstack([v, u] if encoding == 'nv21' else [u, v]).reshape(len(u), -1)
+    share = pairs.shape[1] // width  # rows of U and V are as long as so many of Y
+    rows = [np.pad(y, ((0, 0), (0, padding))), np.pad(pairs, ((0, 0), (0, share * padding)))]
+    return b''.join(one.tobytes() for one in rows), width + padding
+
+
+@pytest.mark.parametrize('padding', [0, 6])
+@pytest.mark.parametrize('encoding', ['nv12', 'nv21', 'nv24'])
+def test_planes_give_the_colours_that_opencv_put_into_them(encoding, padding):
+    rgb = np.kron(np.random.default_rng(2).integers(0, 256, (4, 6, 3)), np.ones((2, 2, 1))).astype(
+        np.uint8
+    )
+    if encoding == 'nv24':  # each pixel has a colour of its own
+        rgb = np.random.default_rng(2).integers(0, 256, (8, 12, 3), np.uint8)
+    data, step = planes_of(rgb, encoding, padding)
+    shape = {'encoding': encoding, 'height': 8, 'width': 12, 'is_bigendian': False}
+    got = rgb_from_bytes(data, step=step, **shape)
+    np.testing.assert_allclose(got.astype(int), rgb, atol=6)
+    assert got.flags.c_contiguous
+    if not padding:  # of the whole picture, as some drivers give it
+        average = len(data) // 8
+        np.testing.assert_array_equal(rgb_from_bytes(data, step=average, **shape), got)
+    with pytest.raises(ValueError, match='expected'):
+        rgb_from_bytes(data[: len(data) // 2], step=step, **shape)
+
+
+@pytest.mark.parametrize(
+    'encoding', ['16UC1', '32FC1', '64FC1', '16SC1', '32SC2', '8SC1', '32FC3', '16UC3']
+)
+def test_what_carries_no_picture_is_refused_with_what_to_take_instead(encoding):
+    with pytest.raises(NoPicture, match=f"got '{encoding}', .*take the topic of .* image_raw"):
+        rgb_from_bytes(encoding=encoding, **fields(COLORS))
+    for form in (f'{encoding}; png compressed ', f'{encoding}; compressedDepth rvl'):
+        png = cv2.imencode('.png', np.zeros((8, 8), np.uint16))[1]
+        with pytest.raises(NoPicture, match='take the topic of'):
+            rgb_from_compressed(png, form=form)
+
+
+@pytest.mark.parametrize('spelt', ['RGB8', 'rgb8 ', ' rgb8', 'Rgb8', 'rgb8\0'])
+def test_an_encoding_spelt_otherwise_is_said_and_not_guessed(spelt):
+    with pytest.raises(ValueError, match="expected the encoding 'rgb8', got") as caught:
+        rgb_from_bytes(encoding=spelt, **fields(COLORS))
+    assert not isinstance(caught.value, UnsupportedEncoding)
+    with pytest.raises(ValueError, match="expected the encoding '8UC3', got '8uc3'"):
+        rgb_from_bytes(encoding='8uc3', **fields(COLORS))
+    with pytest.raises(ValueError, match="expected the encoding '16UC1', got '16uc1'"):
+        depth_m_from_bytes(encoding='16uc1', **fields(COLORS))
 
 
 @pytest.mark.parametrize(
@@ -206,6 +278,81 @@ def test_jpeg_and_png_give_the_picture_whatever_their_channels():
     np.testing.assert_allclose(rgb_from_compressed(jpeg).astype(int), rgb, atol=12)
     grey_png = cv2.imencode('.png', gray)[1]
     np.testing.assert_array_equal(rgb_from_compressed(grey_png), np.dstack([gray] * 3))
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+@pytest.mark.parametrize('pattern', BAYER)
+def test_a_mosaic_in_a_compressed_image_is_one_still(pattern, extension):
+    colour = {'R': 200, 'G': 120, 'B': 30}
+    first, second, third, fourth = (colour[letter] for letter in BAYER[pattern])
+    mosaic = np.tile(np.array([[first, second], [third, fourth]], np.uint8), (16, 20))
+    data = cv2.imencode(extension, mosaic, [cv2.IMWRITE_JPEG_QUALITY, 100])[1]
+    kind = extension[1:].replace('jpg', 'jpeg')
+    for form in (f'bayer_{pattern}8; {kind} compressed ', f'bayer_{pattern}8;{kind} compressed'):
+        rgb = rgb_from_compressed(data, form=form)
+        np.testing.assert_allclose(rgb, np.broadcast_to([200, 120, 30], rgb.shape), atol=5)
+    grey = np.repeat(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)[..., None], 3, 2)
+    for form in (
+        kind,
+        '',
+        f'mono8; {kind} compressed ',
+        f'bayer_{pattern}8; {kind} compressed mono8',
+    ):
+        np.testing.assert_array_equal(rgb_from_compressed(data, form=form), grey)
+    made = cv2.imencode(extension, picture()[..., ::-1])[1]
+    form = f'bayer_{pattern}8; {kind} compressed bgr8'  # a picture that was made of a mosaic
+    np.testing.assert_array_equal(
+        rgb_from_compressed(made, form=form), rgb_from_compressed(made, form=kind)
+    )
+
+
+def test_a_mosaic_of_16_bit_in_a_png_is_one_still():
+    first, second, third, fourth = 3200, 1920, 1920, 480
+    mosaic = np.tile(np.array([[first, second], [third, fourth]], np.uint16), (8, 9))
+    png = cv2.imencode('.png', mosaic)[1]
+    form = 'bayer_rggb16; png compressed '
+    rgb = rgb_from_compressed(png, form=form, bit_depth=BitDepth(12))
+    np.testing.assert_array_equal(rgb, np.broadcast_to([200, 120, 30], rgb.shape))
+    with pytest.raises(ValueError, match="expected the encoding 'bayer_rggb16'"):
+        rgb_from_compressed(png, form=form.upper())
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_exif_turns_files_and_no_topics(orientation):
+    rgb = picture()
+    plain = cv2.imencode('.jpg', rgb[..., ::-1])[1].tobytes()
+    turned = with_orientation(plain, orientation)
+    unturned = rgb_from_compressed(plain)
+    np.testing.assert_array_equal(
+        rgb_from_compressed(turned, form='rgb8; jpeg compressed bgr8'), unturned
+    )
+    expected = {
+        1: unturned,
+        2: unturned[:, ::-1],
+        3: unturned[::-1, ::-1],
+        4: unturned[::-1],
+        5: unturned.transpose(1, 0, 2),
+        6: unturned.transpose(1, 0, 2)[:, ::-1],
+        7: unturned.transpose(1, 0, 2)[::-1, ::-1],
+        8: unturned.transpose(1, 0, 2)[::-1],
+    }[orientation]
+    np.testing.assert_array_equal(rgb_from_file(turned), expected)
+
+
+def test_what_a_message_says_of_itself_tells_whether_it_is_a_picture():
+    for encoding, is_one in (('rgb8', True), ('h264', True), ('16UC1', False), ('8UC3', True)):
+        assert carries_picture(SimpleNamespace(encoding=encoding)) == is_one
+    for form, is_one in (
+        ('jpeg', True),
+        ('', True),
+        ('rgb8; jpeg compressed bgr8', True),
+        ('8UC1; png compressed ', True),
+        ('16UC1; png compressed ', False),
+        ('32FC1; compressedDepth', False),
+        ('; compressedDepth', False),
+        ('16UC1;compressedDepth rvl', False),
+    ):
+        assert carries_picture(SimpleNamespace(format=form)) == is_one
 
 
 @pytest.mark.parametrize('extension', ['.jpg', '.png'])

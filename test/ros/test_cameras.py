@@ -2,6 +2,8 @@
 """Cameras of one node over DDS: of other sizes and rates, uncalibrated, absent, mistaken."""
 
 import signal
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -332,6 +334,27 @@ def test_an_image_is_calibrated_by_the_info_of_its_stamp_though_a_later_one_is_t
     assert [here.focal_px(image) for image, _ in made.values()] == [50, 51, 52, 53, 54, 55]
     of_none, _ = picture_and_info(77, 0.0)
     assert here.focal_px(of_none) == 55  # the latest
+
+
+def test_the_white_of_a_12_bit_camera_is_held_and_said_once(here, monkeypatch):
+    said: list[str] = []
+    log = SimpleNamespace(info=said.append)
+    monkeypatch.setattr(here.node, 'get_logger', lambda: log)
+
+    def shown(brightest: int) -> int:
+        pixels = np.linspace(0, brightest, 64 * 48).astype('<u2').tobytes()
+        image = Image(height=48, width=64, encoding='mono16', step=128, data=pixels)
+        return int(here.camera.read(Waiting(image, 0, 0.0)).rgb.max())
+
+    assert [shown(brightest) for brightest in (4095, 511, 4000)] == [255, 31, 250]
+    assert len(said) == 1
+    assert said[0].startswith('here: 16-bit pictures')
+    assert 'bit_depth' in said[0]
+    here.camera.settings = replace(here.camera.settings, bit_depth=16)
+    here.camera.unsubscribe()
+    here.camera.subscribe(here.taken.append)
+    assert [shown(brightest) for brightest in (4095, 65535)] == [15, 255]
+    assert len(said) == 1
 
 
 def test_an_image_without_a_publisher_of_camera_info_waits_for_none(here):

@@ -338,7 +338,7 @@ def test_rooms_know_where_their_camera_is(tiny_model_dir, tmp_path, quick_mean_m
     assert 'consistency' not in by_name['temporal']
 
 
-@pytest.mark.parametrize('encoding', ['32FC1', '16UC1'])
+@pytest.mark.parametrize('encoding', ['32FC1', '16UC1', '16UC1; compressedDepth rvl'])
 def test_a_recorded_run_is_judged_by_its_stamps(frames, tmp_path, encoding, capsys):
     """Depth is 10 % too far, 8 ms late, unknown in its upper rows, and begins before the truth."""
     truths_m = [frame.depth_m for frame in frames[0]]

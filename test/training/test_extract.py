@@ -19,6 +19,8 @@ from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
 from smoothdino_model.recordings.depth_images import depth_m_from_compressed
+from smoothdino_model.recordings.images import rgb_from_compressed
+from support.made_jpegs import with_orientation
 from support.made_recordings import BAGS, START_NS, K, camera_info
 from training.data.bag_frames import numbers_of, pairs_of
 from training.data.clips import find_clips
@@ -187,7 +189,7 @@ def test_every_kind_of_depth_is_read(tmp_path, kind):
         (
             PNG_16,
             '16UC1; compressedDepth rvl',
-            'expected 16UC1 or 32FC1',
+            'at most 33177600 pixels',
         ),
         (PNG_16, 'jpeg', 'expected 16UC1 or 32FC1'),
         (PNG_16, '32FC1; png compressed', 'expected 16UC1 or 32FC1'),
@@ -218,6 +220,28 @@ def test_a_jpeg_is_kept_as_it_came(tmp_path):
     )
     assert (clip / '1.jpg').read_bytes() == jpeg
     assert len(find_clips(clip)[0]) == 2
+
+
+@pytest.mark.parametrize('kind', ['mosaic', 'turned'])
+def test_a_clip_holds_what_the_bag_shows_where_a_file_would_show_another(tmp_path, kind):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    if kind == 'mosaic':
+        pixels, form = np.array([[200, 120], [120, 30]], np.uint8)[y % 2, x % 2], 'bayer_rggb8'
+    else:
+        pixels, form = np.dstack([4 * x, 5 * y, 0 * x]).astype(np.uint8), 'bgr8'
+    jpeg = cv2.imencode('.jpg', pixels)[1].tobytes()
+    if kind == 'turned':
+        jpeg = with_orientation(jpeg, 6)
+    form += '; jpeg compressed '
+    with Bag(tmp_path / 'bag') as bag:
+        bag.compressed(COLOUR, START_NS, jpeg, form)
+        bag.image(DEPTH, START_NS, depth_of(0), '32FC1')
+    clip = extract(tmp_path / 'bag', tmp_path / 'clips', image=COLOUR, depth=DEPTH)
+    (rgb,) = find_clips(clip)[0].read([0]).rgb
+    shown = rgb_from_compressed(jpeg, form=form)
+    np.testing.assert_allclose(rgb.astype(int), shown, atol=12)
+    if kind == 'mosaic':
+        np.testing.assert_allclose(rgb.mean((0, 1)), [200, 120, 30], atol=6)
 
 
 def test_pairs_are_mutual_and_within_the_tolerance():

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from smoothdino_model.recordings.bags import CAMERA_INFO, COMPRESSED, BagRecording, Received
 from smoothdino_model.recordings.frames import Intrinsics, RecordingError
+from smoothdino_model.recordings.images import rgb_from_file
 
 _log = logging.getLogger(__name__)
 
@@ -72,9 +73,12 @@ def numbers_of(stamps_ns: list[int]) -> list[int]:
 
 
 def jpeg_of(received: Received, rgb: np.ndarray) -> bytes:
-    """A JPEG as it came, without what some cameras put after its end; of others a new one."""
+    """A JPEG as it came, without what some cameras put after its end; of others a new one.
+
+    Others are also those that are another picture as a file: mosaics, and what EXIF turns.
+    """
     data = bytes(received.message.data) if received.msgtype == COMPRESSED else b''
-    if data.startswith(b'\xff\xd8'):
+    if data.startswith(b'\xff\xd8') and np.array_equal(rgb_from_file(data), rgb):
         return data[: data.rindex(b'\xff\xd9') + 2]
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     return cv2.imencode('.jpg', bgr, _JPEG_QUALITY)[1].tobytes()

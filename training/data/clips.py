@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 
 from smoothdino_model.network.trained_camera import NYU
-from smoothdino_model.recordings.depth_images import depth_m_from_stored
+from smoothdino_model.recordings.depth_images import depth_m_from_png
+from smoothdino_model.recordings.images import rgb_from_file
 
 _log = logging.getLogger(__name__)
 
@@ -107,15 +108,14 @@ class Clip:
         depths_m: list[np.ndarray] = []
         for position in positions:
             path = self.pictures[position]
-            bgr = _decoded(path, cv2.IMREAD_COLOR)
-            depth_m = depth_m_from_stored(_decoded(self.depths[position], cv2.IMREAD_UNCHANGED))
-            first = rgbs[0] if rgbs else bgr
-            if not bgr.shape[:2] == depth_m.shape == first.shape[:2]:
+            rgb, depth_m = _decoded(path, self.depths[position])
+            first = rgbs[0] if rgbs else rgb
+            if not rgb.shape[:2] == depth_m.shape == first.shape[:2]:
                 raise ValueError(
                     f'{path}: expected picture and depth of one size in the whole clip, got '
-                    f'{bgr.shape[:2]}, {depth_m.shape} and before {first.shape[:2]}'
+                    f'{rgb.shape[:2]}, {depth_m.shape} and before {first.shape[:2]}'
                 )
-            rgbs.append(bgr[..., ::-1])
+            rgbs.append(rgb)
             depths_m.append(depth_m)
         stamps_ns, width = self.stamps_ns, rgbs[0].shape[1]
         inside = slice(self.rim_px, -self.rim_px or None)
@@ -232,8 +232,12 @@ def _ends(path: Path) -> tuple[bytes, bytes]:
         return b'', b''
 
 
-def _decoded(path: Path, mode: int) -> np.ndarray:
-    image = cv2.imread(str(path), mode)
-    if image is None:
-        raise ValueError(f'{path}: expected a picture that OpenCV can read')
-    return image
+def _decoded(picture: Path, depth: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        rgb = rgb_from_file(picture.read_bytes())
+        depth_m = depth_m_from_png(depth)
+    except (ValueError, OSError) as error:
+        raise ValueError(f'{picture} or its depth cannot be read: {error}') from error
+    if depth_m is None:
+        raise ValueError(f'{depth}: expected depth, a PNG of one channel, got colours')
+    return rgb, depth_m

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from smoothdino_model.recordings.depth_images import depth_m_from_bytes
-from smoothdino_model.recordings.image_bytes import image_fields
 from training.evaluation.measure import Measured, Moment, add
 
 if TYPE_CHECKING:
@@ -84,33 +82,15 @@ def _pairs(
             at_hand.popleft()
         nearest = min(at_hand, key=lambda truth: abs(truth[0] - stamp_ns), default=None)
         if nearest is None:
-            yield stamp_ns, _depth_m(image), None
+            yield stamp_ns, image.depth_m(), None
         else:
-            yield stamp_ns, _depth_m(image), _depth_m(nearest[1])
+            yield stamp_ns, image.depth_m(), nearest[1].depth_m()
 
 
 def _depths(bag: Path, topic: str) -> Iterator[tuple[int, Received]]:
-    from smoothdino_model.recordings.bags import (  # rosbags is loaded for bags only
-        IMAGE,
-        BagRecording,
-    )
+    from smoothdino_model.recordings.bags import BagRecording  # rosbags is for bags only
 
     with closing(BagRecording(bag, topic)) as recording:
         for received in recording.messages():
             if received.topic == topic:
-                if received.msgtype != IMAGE:
-                    raise ValueError(
-                        f'{topic} in {bag}: expected sensor_msgs/Image, 32FC1 or 16UC1, got '
-                        f'{received.msgtype}'
-                    )
                 yield received.stamp_ns, received
-
-
-def _depth_m(received: Received) -> np.ndarray:
-    try:
-        return depth_m_from_bytes(**image_fields(received.message))
-    except ValueError as error:
-        raise ValueError(
-            f'the depth at {received.stamp_ns} ns on {received.topic} in {received.bag} cannot '
-            f'be read: {error}'
-        ) from None
