@@ -153,6 +153,7 @@ def _answered(
 def _up_to_damage(recording: BagRecording, account: Account) -> Iterator[Received]:
     try:
         yield from recording.messages()
+        account.lost += [one for one in recording.lost if one not in account.lost]
     except RecordingError as error:
         account.lost.append(f'{error}; what comes after it is lost')
 

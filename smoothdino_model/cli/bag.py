@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from smoothdino_model.cli.losses import exit_code
 from smoothdino_model.cli.model_arguments import add_model_arguments, pipeline_of
 from smoothdino_model.recordings.open import open_recording
 
@@ -72,13 +72,7 @@ def run(args: argparse.Namespace) -> int:
                 },
             )
     print(f'wrote the depth of {account.frames} frames ({account.resets} resets) to {args.output}')
-    if not account.lost:
-        return 0
-    for one in account.lost[:5]:
-        print(f'smoothdino: lost: {one}', file=sys.stderr)
-    if len(account.lost) > 5:
-        print(f'smoothdino: lost: {len(account.lost) - 5} more like these', file=sys.stderr)
-    return 3
+    return exit_code(account.lost)
 
 
 @contextmanager

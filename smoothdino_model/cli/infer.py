@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from smoothdino_model.cli.losses import exit_code
 from smoothdino_model.cli.model_arguments import add_model_arguments, pipeline_of
 from smoothdino_model.recordings.depth_images import rgb_from_depth
 from smoothdino_model.recordings.frames import Frame, UniqueNames
@@ -47,7 +48,7 @@ def add_to(commands: Any) -> None:
     add_model_arguments(infer)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Write <name>.npy and <name>.png per frame and summary.json, each whole or not at all."""
     if args.output.resolve() == args.input.resolve():
         raise ValueError(f'expected an output apart from the input, got {args.output} for both')
@@ -100,6 +101,7 @@ def run(args: argparse.Namespace) -> None:
         f'{summary["fps"]:.2f} frames/s by {summary["engine"]} on {summary["device"]} in '
         f'{summary["precision"]}'
     )
+    return exit_code(recording.lost)
 
 
 def _camera_frame(frame: Frame, args: argparse.Namespace) -> CameraFrame:

@@ -2,7 +2,7 @@
 """The command line: ``smoothdino infer``, ``bag``, ``export``, ``info`` and ``download``.
 
 Exit codes: 0 done, 2 an input that cannot be used (one line says why), 3 done with what could be
-read of a damaged bag (each loss is said), 130 stopped by Ctrl-C.
+read of a damaged recording (each loss is said), 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations

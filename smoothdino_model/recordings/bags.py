@@ -7,16 +7,15 @@ import bisect
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
+from smoothdino_model.recordings.bag_files import BagFiles
 from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.calibration import (
     NO_INFO,
@@ -24,7 +23,6 @@ from smoothdino_model.recordings.calibration import (
     calibrated,
     is_rectified,
 )
-from smoothdino_model.recordings.cut_mcap import CutMcap, lacks_its_end
 from smoothdino_model.recordings.depth_images import depth_m_of
 from smoothdino_model.recordings.frames import (
     Frame,
@@ -33,13 +31,21 @@ from smoothdino_model.recordings.frames import (
     UniqueNames,
 )
 from smoothdino_model.recordings.images import carries_picture, rgb_of
+from smoothdino_model.recordings.mcap_file import Channel
 
 _log = logging.getLogger(__name__)
 
 _UNSCALED = 'its lens is taken for the one that the model was trained with'
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
-TYPES = get_typestore(Stores.ROS2_HUMBLE)  # those of sensor_msgs are the same in all of ROS 2
+# Types of sensor_msgs are the same in all of ROS 2, and in all of ROS 1.
+TYPES, _ROS1_TYPES = get_typestore(Stores.ROS2_HUMBLE), get_typestore(Stores.ROS1_NOETIC)
+# Pictures that are none for us, and what makes some of them.
+_REPUBLISHED = {
+    'ffmpeg_image_transport_msgs/msg/FFMPEGPacket': 'ffmpeg',
+    'foxglove_msgs/msg/CompressedVideo': 'foxglove',
+    'theora_image_transport/msg/Packet': 'theora',
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,35 +136,33 @@ class BagRecording(Recording):
     ) -> None:
         self._path = path
         self._bits = bit_depth
-        self.cut: str | None = None
         self._recorded: RecordedInfos | None = None  # read when first asked for
         self._said: set[str] = set()
-        if path.is_dir() and path.suffix == '.bag':  # rosbags takes the ending for ROS 1
+        if path.is_dir() and path.suffix == '.bag':  # a name that is taken for ROS 1
             raise RecordingError(
                 f'expected a rosbag folder whose name does not end in .bag, got {path}: rename it'
             )
-        try:  # older bags carry no definitions of their messages
-            self._reader = AnyReader(self._files(), default_typestore=TYPES)
-            self._reader.open()
-        except Exception as error:  # damage shows as sqlite3, struct, yaml, key errors and more
-            raise RecordingError(f'{path} cannot be read as a rosbag: {error}') from None
+        try:
+            self._files = BagFiles(path)
+        except RecordingError as error:
+            raise RecordingError(f'{path} cannot be read as a rosbag: {error}') from error
+        except Exception as error:  # damage shows as sqlite3, struct, zstd, key errors and more
+            raise RecordingError(f'{path} cannot be read as a rosbag: {error}') from error
+        self.cut = self._files.cut
         if self.cut:
             _log.warning('%s', self.cut)
         try:
-            readers = self._reader.readers
-            half = len(readers) // 2 if self.cut else len(readers)  # see _files
-            self._images = self._image_connections(topic, _connections(readers[:half]))
-            self._infos = self._info_connections(info_topic, _connections(readers[-half:]))
+            self._topic = self._image_topic(topic)
+            self._info_topic = self._topic_of_infos(info_topic)
         except BaseException:
             self.close()
             raise
 
     def __len__(self) -> int:
-        return sum(c.msgcount for c in self._images)
+        return sum(c.count for c in self._channels(self._topic))
 
     def close(self) -> None:
-        if self._reader.stack:
-            self._reader.close()
+        self._files.close()
 
     def __iter__(self) -> Iterator[Frame]:
         unique = UniqueNames()
@@ -170,8 +174,24 @@ class BagRecording(Recording):
             yield Frame(unique(str(stamp_ns)), stamp_ns, rgb, calibration.intrinsics)
 
     def messages(self) -> Iterator[Received]:
-        """The images and their camera_info in order of receipt, not yet decoded."""
-        return self._messages(self._images + self._infos)
+        """The images and their camera_info in order of receipt, not yet decoded.
+
+        Behind the last one, ``lost`` is what is missing of the images that the bag counts.
+        """
+        self.lost = ()
+        images = 0
+        for received in self._messages((self._topic, self._info_topic)):
+            images += received.topic == self._topic
+            yield received
+        counted = max(self._files.declared[self._topic], len(self))
+        lost = [self.cut] if self.cut else []
+        if images < counted:
+            lost.append(
+                f'{self._path} counts {counted} images of {self._topic}, and {images} could be '
+                'read'
+            )
+            self._warn_once(lost[-1])
+        self.lost = tuple(lost)
 
     def calibrated(self, image: Received, height: int, width: int) -> Calibration:
         """Calibrate an image of (height, width) by the camera_info of its stamp.
@@ -180,7 +200,7 @@ class BagRecording(Recording):
         latest one that had been received, else the first. What is wrong is logged, once.
         """
         if self._recorded is None:
-            self._recorded = RecordedInfos(self._up_to_damage(self._infos))
+            self._recorded = RecordedInfos(self._up_to_damage(self._info_topic))
         rectified = is_rectified(image.topic)
         found = calibrated(
             self._recorded.of(image),
@@ -207,52 +227,51 @@ class BagRecording(Recording):
             self._said.add(text)
             _log.log(level, '%s', text)
 
-    def _up_to_damage(self, connections: list[Connection]) -> Iterator[Received]:
-        if connections:
-            with contextlib.suppress(RecordingError):  # said where the images are read
-                yield from self._messages(connections)
+    def _up_to_damage(self, topic: str) -> Iterator[Received]:
+        with contextlib.suppress(RecordingError):  # said where the images are read
+            yield from self._messages((topic,))
 
-    def _files(self) -> list[Any]:
-        """What rosbags is to read: the path itself, or its mcap files if one of them is cut.
-
-        These then twice, once for each topic: rosbags reads a file without an index only in its
-        order, in which the messages of two topics may be a little out of the order of time.
-        """
-        files = sorted(self._path.glob('*.mcap')) if self._path.is_dir() else [self._path]
-        mended = [CutMcap(f) if f.suffix == '.mcap' and lacks_its_end(f) else f for f in files]
-        cut = [f for f in mended if isinstance(f, CutMcap)]
-        if not cut:
-            return [self._path]
-        self.cut = '; '.join(f'{f} is cut short: {f.loss()}' for f in cut)
-        return mended + mended
-
-    def _messages(self, connections: list[Connection]) -> Iterator[Received]:
+    def _messages(self, topics: Collection[str]) -> Iterator[Received]:
         bit_depth = BitDepth(self._bits, self._say_once)
         try:
-            for connection, received_ns, raw in self._reader.messages(connections):
-                message = self._reader.deserialize(raw, connection.msgtype)
-                if not self._reader.is2:
-                    message = _as_ros2(message)
+            for channel, received_ns, data in self._files.messages(topics):
+                if not self._is_read(channel):
+                    continue
+                if self._files.is_ros1:
+                    message = _as_ros2(_ROS1_TYPES.deserialize_ros1(data, channel.msgtype))
+                else:
+                    message = TYPES.deserialize_cdr(data, channel.msgtype)
                 yield Received(
-                    self._path,
-                    connection.topic,
-                    connection.msgtype,
-                    received_ns,
-                    message,
-                    bit_depth,
+                    self._path, channel.topic, channel.msgtype, received_ns, message, bit_depth
                 )
         except RecordingError:
             raise
         except Exception as error:  # as above
-            raise RecordingError(f'{self._path} is damaged: {error}') from None
+            raise RecordingError(f'{self._path} is damaged: {error}') from error
 
-    def _image_connections(self, topic: str | None, among: list[Connection]) -> list[Connection]:
-        """The connections of the topic, or of the only one that holds colour pictures."""
-        images = [c for c in among if c.msgtype in (IMAGE, COMPRESSED)]
-        topics = {c.topic: c.msgtype for c in images}
-        listed = ', '.join(f'{name} ({kind})' for name, kind in sorted(topics.items())) or 'none'
+    def _is_read(self, channel: Channel) -> bool:
+        encoding = 'ros1' if self._files.is_ros1 else 'cdr'
+        return channel.msgtype in (IMAGE, COMPRESSED, CAMERA_INFO) and channel.encoding == encoding
+
+    def _channels(self, topic: str | None = None, *kinds: str) -> list[Channel]:
+        return [
+            c
+            for c in self._files.channels
+            if topic in (None, c.topic) and c.msgtype in (kinds or (IMAGE, COMPRESSED))
+            if self._is_read(c)
+        ]
+
+    def _image_topic(self, topic: str | None) -> str:
+        """Check the topic, or find the only one that holds colour pictures."""
+        topics = {c.topic: c.msgtype for c in self._channels()}
+        if not topics:
+            raise RecordingError(
+                f'expected one topic with colour images in {self._path}, got none of '
+                f'sensor_msgs/msg/Image or CompressedImage: {self._what_is_there()}'
+            )
+        listed = ', '.join(f'{name} ({kind})' for name, kind in sorted(topics.items()))
         if topic is None:
-            colour = [t for t in topics if self._has_colour([c for c in images if c.topic == t])]
+            colour = [one for one in topics if self._has_colour(one)]
             if len(colour) != 1:
                 raise RecordingError(
                     f'expected one topic with colour images in {self._path}, got {len(colour)}: '
@@ -263,27 +282,39 @@ class BagRecording(Recording):
             raise RecordingError(
                 f'expected a topic with images in {self._path}, got {topic}: there are {listed}'
             )
-        return [c for c in images if c.topic == topic]
+        return topic
 
-    def _info_connections(self, topic: str | None, among: list[Connection]) -> list[Connection]:
-        infos = [c for c in among if c.msgtype == CAMERA_INFO]
-        listed = ', '.join(sorted({c.topic for c in infos})) or 'none'
-        if topic is not None and topic not in {c.topic for c in infos}:
+    def _what_is_there(self) -> str:
+        """Name the topics of a bag without images, and what makes images of some of them."""
+        channels = sorted(
+            self._files.channels, key=lambda c: (c.msgtype not in _REPUBLISHED, c.topic)
+        )
+        if any(c.encoding == 'ros1' for c in channels):
+            return 'its messages are of ROS 1: give the .bag that it was made of'
+        named = [f'{c.topic} ({c.msgtype or c.encoding})' for c in channels]
+        more = f' and {len(named) - 8} more' if len(named) > 8 else ''
+        there = f'it holds {", ".join(named[:8]) or "nothing"}{more}'
+        for channel in channels:
+            if transport := _REPUBLISHED.get(channel.msgtype):
+                return (
+                    f'{there}; image_transport with its plugin for {transport} makes images of '
+                    f'{channel.topic} (ros2 run image_transport republish {transport} raw)'
+                )
+        return there
+
+    def _topic_of_infos(self, topic: str | None) -> str:
+        topics = {c.topic for c in self._channels(None, CAMERA_INFO)}
+        if topic is not None and topic not in topics:
             raise RecordingError(
                 f'expected a topic with camera_info in {self._path}, got {topic}: there are '
-                f'{listed}'
+                f'{", ".join(sorted(topics)) or "none"}'
             )
-        base = self._images[0].topic.removesuffix('/compressed')
-        topic = topic or base.rpartition('/')[0] + '/camera_info'
-        return [c for c in infos if c.topic == topic]
+        base = self._topic.removesuffix('/compressed')
+        return topic or base.rpartition('/')[0] + '/camera_info'
 
-    def _has_colour(self, connections: list[Connection]) -> bool:
-        first = next(self._messages(connections), None)
+    def _has_colour(self, topic: str) -> bool:
+        first = next(self._messages((topic,)), None)
         return first is not None and carries_picture(first.message)
-
-
-def _connections(readers: Sequence[Any]) -> list[Connection]:
-    return [connection for reader in readers for connection in reader.connections]
 
 
 def _as_ros2(message: Any) -> Any:

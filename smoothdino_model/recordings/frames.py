@@ -52,6 +52,7 @@ class Recording(ABC):
     """A finite stream of frames that can be iterated again and again; close it after use."""
 
     kind: str  # 'folder', 'video' or 'bag'
+    lost: tuple[str, ...] = ()  # in words, what the latest pass, at its end, could not give
 
     @abstractmethod
     def __len__(self) -> int:

@@ -37,6 +37,11 @@ def open_recording(
         )
 
         return BagRecording(path, topic, info_topic, bit_depth=bit_depth)
+    if suffix in ('.zstd', '.zst') and path.is_file():
+        raise RecordingError(
+            f'{path} is one file of a compressed bag: give the folder of the bag, or unpack it '
+            f'first (zstd -d {path.name})'
+        )
     if topic or info_topic:
         raise RecordingError(
             f'expected a rosbag to read the topic {topic or info_topic} from, got {path}'

@@ -14,9 +14,11 @@ OURS = {'smoothdino_model', 'smoothdino_ros', 'training', 'benchmarks', 'support
 INSTALLED = ('smoothdino_model', 'smoothdino_ros', 'launch')
 # Packages of ROS 2 have the key of their own name; these are Python's, in rosdep and in pip.
 ROSDEP = {
+    'backports': 'python3-rosbags-pip',  # which brings it along
     'cv2': 'python3-opencv',
     'huggingface_hub': 'python3-huggingface-hub-pip',
     'hypothesis': 'python3-hypothesis',
+    'lz4': 'python3-rosbags-pip',  # as above
     'numpy': 'python3-numpy',
     'pytest': 'python3-pytest',
     'rosbags': 'python3-rosbags-pip',
@@ -27,8 +29,10 @@ ROSDEP = {
     'yaml': 'python3-yaml',
 }
 PIP = {
+    'backports': 'rosbags',  # which brings it along
     'cv2': 'opencv-python',
     'huggingface_hub': 'huggingface-hub',
+    'lz4': 'rosbags',  # as above
     'mcap': 'mcap-ros2-support',  # which brings it along
     'mcap_ros2': 'mcap-ros2-support',
     'rerun': 'rerun-sdk',
@@ -49,6 +53,7 @@ ROS = {
     'std_msgs',
     'std_srvs',
 }
+LATER = {'compression'}  # in Python 3.14's own library
 # What nothing imports: `ros2 bag` with files of MCAP, and an option of pytest in pyproject.toml.
 STARTED = {'rosbag2', 'rosbag2_storage_mcap', 'python3-pytest-timeout'}
 
@@ -62,7 +67,7 @@ def imported(*folders: str) -> set[str]:
         for one in imports_of(file)
     }
     # The launch files import the package of that name, and nobody their folder.
-    return names - sys.stdlib_module_names - (OURS - {'launch'})
+    return names - sys.stdlib_module_names - LATER - (OURS - {'launch'})
 
 
 def declared(tag: str) -> set[str]:

@@ -55,11 +55,14 @@ def write_bag(
     broken=(),
     focals_px=None,
     info_late=False,
+    first=0,
+    forms=None,
 ):
     """A bag of the frames on every topic; '/compressed' at the end of one makes it JPEG.
 
     broken are the places of the JPEGs to cut short; focals_px the fx of a zooming lens, frame by
-    frame; with info_late each camera_info is received after its image.
+    frame; with info_late each camera_info is received after its image. first is the place of the
+    first frame in time, forms the formats by topic of compressed images ('jpeg').
     """
     ros1 = storage == 'ros1'
     store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
@@ -77,14 +80,17 @@ def write_bag(
         return types['std_msgs/msg/Header'](stamp=time, frame_id='optical', **sequence)
 
     with writer:
-        kinds = {t: 'Compressed' * t.endswith('/compressed') + 'Image' for t in topics}
+        kinds = {
+            t: 'Compressed' * t.endswith(('/compressed', '/compressedDepth')) + 'Image'
+            for t in topics
+        }
         kinds['/cam/camera_info'] = 'CameraInfo'
         connections = {
             topic: writer.add_connection(topic, f'sensor_msgs/msg/{kind}', typestore=store)
             for topic, kind in kinds.items()
         }
         for i, rgb in enumerate(frames):
-            stamp_ns = START_NS + i * PERIOD_NS
+            stamp_ns = START_NS + (first + i) * PERIOD_NS
             height, width = rgb.shape[:2]
             for topic, connection in connections.items():
                 if kinds[topic] == 'CameraInfo':
@@ -94,7 +100,8 @@ def write_bag(
                 elif kinds[topic] == 'CompressedImage':
                     jpeg = cv2.imencode('.jpg', rgb[..., ::-1])[1].ravel()
                     jpeg = jpeg[: len(jpeg) // 2] if i in broken else jpeg
-                    message = types[connection.msgtype](header(stamp_ns), 'jpeg', jpeg)
+                    form = (forms or {}).get(topic, 'jpeg')
+                    message = types[connection.msgtype](header(stamp_ns), form, jpeg)
                 elif encoding == '32FC1':
                     data = np.ones((height, width), np.float32).view(np.uint8).ravel()
                     message = types[connection.msgtype](
