@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +22,16 @@ from smoothdino_model.recordings.frames import (
     UniqueNames,
 )
 from smoothdino_model.recordings.images import rgb_from_file
+from smoothdino_model.recordings.pages import pages_of
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+# Of these, what OpenCV reads differs from build to build, and from what a viewer shows.
+_NOT_READ = (
+    *('.heic', '.heif', '.avif', '.jxl', '.jp2', '.j2k', '.gif', '.svg', '.psd', '.tga', '.exr'),
+    *('.hdr', '.dng', '.raw', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.rw2', '.raf'),
+)
+
+_log = logging.getLogger(__name__)
 
 
 class FolderRecording(Recording):
@@ -36,8 +46,10 @@ class FolderRecording(Recording):
 
     def __init__(self, path: Path, bit_depth: int = 0) -> None:
         self._bits = bit_depth
-        found = [p for p in path.iterdir() if p.suffix.lower() in PICTURES and p.is_file()]
-        found = [p for p in found if not p.name.startswith('.')]
+        files = [p for p in path.iterdir() if p.is_file() and not p.name.startswith('.')]
+        found = [p for p in files if p.suffix.lower() in PICTURES]
+        passed_over = Counter(p.suffix.lower() for p in files if p.suffix.lower() in _NOT_READ)
+        kinds = ', '.join(f'{count} {kind}' for kind, count in passed_over.items())
         jpegs = {p.stem for p in found if p.suffix.lower() in ('.jpg', '.jpeg')}
         self._depth_of = {
             p.stem: p for p in found if p.suffix.lower() == '.png' and p.stem in jpegs
@@ -48,9 +60,15 @@ class FolderRecording(Recording):
             advice = 'give the folder that directly holds them'
             if any(p.suffix in BAGS for p in path.iterdir()):
                 advice = 'it holds a rosbag without metadata.yaml, give the file of the bag'
+            if kinds:
+                advice = f'convert what is there ({kinds})'
             raise RecordingError(
                 f'expected images ({", ".join(PICTURES)}) in the folder {path}, got none: {advice}'
             )
+
+        if kinds:
+            _log.warning('%s holds pictures of kinds that are not read: %s', path, kinds)
+        self._said_of_pages = False
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -60,7 +78,9 @@ class FolderRecording(Recording):
         bit_depth = BitDepth(self._bits)
         for i, path in enumerate(self._pictures):
             try:
-                rgb = rgb_from_file(path.read_bytes(), bit_depth=bit_depth)
+                data = path.read_bytes()
+                self._say_of_pages(path, data)
+                rgb = rgb_from_file(data, bit_depth=bit_depth)
                 is_jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
                 depth_path = self._depth_of.get(path.stem) if is_jpeg else None
                 depth_m = depth_m_from_png(depth_path) if depth_path else None
@@ -72,6 +92,15 @@ class FolderRecording(Recording):
             except (ValueError, OSError) as error:
                 raise RecordingError(f'{path} cannot be read: {error}') from error
             yield Frame(unique(path.stem), i * PERIOD_NS, rgb, depth_m=depth_m)
+
+    def _say_of_pages(self, path: Path, data: bytes) -> None:
+        pages = 1 if self._said_of_pages else pages_of(data)
+        if pages > 1:
+            self._said_of_pages = True
+            _log.warning(
+                '%s holds %d pictures, and the first is read of it and of any other like it',
+                *(path, pages),
+            )
 
 
 def _size(pixels: np.ndarray) -> str:

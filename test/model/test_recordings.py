@@ -3,6 +3,7 @@
 
 import logging
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -13,6 +14,9 @@ from rosbags.rosbag2 import Writer
 
 from smoothdino_model.recordings.frames import Intrinsics, RecordingError
 from smoothdino_model.recordings.open import open_recording
+from smoothdino_model.recordings.pages import pages_of
+from smoothdino_model.recordings.video_codec import codec_of
+from support.made_matroska import write_matroska
 from support.made_recordings import (
     BAGS,
     PERIOD_NS,
@@ -225,6 +229,81 @@ def test_a_video_cut_short_gives_its_whole_frames_and_a_warning(tmp_path, caplog
         frames = list(open_recording(path))
     assert 0 < len(frames) < 16
     assert f'gave {len(frames)} of its 16 frames: cut short' in caplog.text
+
+
+TIMES_MS = [0, 40, 80, 500, 1000, 1040, 1700]
+
+
+@pytest.mark.parametrize('suffix', ['.mkv', '.webm'])
+def test_a_video_of_variable_rate_is_whole(suffix, tmp_path, caplog):
+    path = write_matroska(tmp_path / f'video{suffix}', pictures(7), TIMES_MS, 2040)
+    video = open_recording(path)
+    frames = list(video)
+    assert [round(f.stamp_ns / 1e6) for f in frames] == TIMES_MS
+    assert [place_of(f.rgb) for f in frames] == list(range(7))
+    assert not video.lost
+    assert not caplog.text
+
+
+def test_a_video_of_variable_rate_that_ends_before_its_time_is_said_to_be_cut(tmp_path, caplog):
+    path = write_matroska(tmp_path / 'video.mkv', pictures(7), TIMES_MS, 6000)
+    video = open_recording(path)
+    assert len(list(video)) == 7
+    assert 'cut short' in caplog.text
+    assert len(video.lost) == 1
+
+
+def test_a_codec_that_opencv_lacks_is_named(tmp_path, capfd):
+    for name, codec, given, unknown, shown in (
+        ('a.avi', 'MJPG', b'MJPG', b'ZQZQ', 'ZQZQ'),
+        ('b.mkv', 'MJPG', b'V_MJPEG', b'V_ZQZQZ', 'V_ZQZQZ'),
+    ):
+        path = write_video(tmp_path / name, pictures(3), codec)
+        path.write_bytes(path.read_bytes().replace(given, unknown))
+        with pytest.raises(RecordingError, match=f'no decoder for its codec {shown}'):
+            open_recording(path)
+    assert codec_of(write_video(tmp_path / 'c.mp4', pictures(3), 'mp4v')) == 'mp4v'
+    assert codec_of(write_folder(tmp_path / 'folder', pictures(1)) / '1.png') is None
+
+
+def tiff_of(pages, thumbnails=0):
+    """Pages of one grey pixel in little-endian TIFF; thumbnails say that they are."""
+    data = b'II*\0' + struct.pack('<I', 8)
+    for i in range(pages + thumbnails):
+        tags = [(254, 4, 1, int(i >= pages)), (256, 3, 1, 1)]
+        entries = b''.join(struct.pack('<HHII', *tag) for tag in tags)
+        after = len(data) + 2 + len(entries) + 4 if i + 1 < pages + thumbnails else 0
+        data += struct.pack('<H', len(tags)) + entries + struct.pack('<I', after)
+    return data
+
+
+def test_pages_are_counted_by_the_structure_of_the_file():
+    assert [pages_of(tiff_of(n, 2)) for n in (1, 2, 5)] == [1, 2, 5]
+    assert pages_of(tiff_of(3)[:-9]) == 1  # breaks off
+    chunks = [(b'VP8X', bytes(10)), (b'ANIM', bytes(6)), *[(b'ANMF', bytes(17))] * 4]
+    body = b''.join(n + struct.pack('<I', len(c)) + c + bytes(len(c) % 2) for n, c in chunks)
+    assert pages_of(b'RIFF' + struct.pack('<I', len(body) + 4) + b'WEBP' + body) == 4
+    for extension in ('.png', '.webp', '.tiff', '.jpg'):
+        assert pages_of(cv2.imencode(extension, pictures(1)[0])[1].tobytes()) == 1
+
+
+def test_what_is_not_read_of_a_folder_is_said(tmp_path, caplog):
+    for i in range(2):
+        saved = cv2.imwritemulti(str(tmp_path / f'{i}.tiff'), pictures(3))
+        assert saved
+    for name in ('a.HEIC', 'b.heic', 'c.avif', 'notes.txt', '.hidden.heic'):
+        (tmp_path / name).write_bytes(b'')
+    assert [place_of(frame.rgb) for frame in open_recording(tmp_path)] == [0, 0]
+    assert 'kinds that are not read: ' in caplog.text
+    for part in ('2 .heic', '1 .avif'):
+        assert part in caplog.text
+    assert 'txt' not in caplog.text
+    assert caplog.text.count('0.tiff holds 3 pictures, and the first is read') == 1
+    assert caplog.text.count(' pictures, and the first') == 1
+    for path in tmp_path.glob('*.tiff'):
+        path.unlink()
+    with pytest.raises(RecordingError, match=r'got none: convert what is there \(.*2 \.heic'):
+        open_recording(tmp_path)
 
 
 @pytest.mark.parametrize('cut_at', [0.5, 0.8, 0.999])
