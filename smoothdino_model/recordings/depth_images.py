@@ -12,14 +12,13 @@ import numpy as np
 
 from smoothdino_model.recordings.image_bytes import (
     MAX_PIXELS,
-    PNG,
     UnsupportedEncoding,
     bytes_of,
-    declared_size,
     image_fields,
     known,
     ordered,
     pixels_of,
+    png_size,
 )
 from smoothdino_model.recordings.rvl import from_rvl
 
@@ -87,8 +86,8 @@ def depth_m_from_compressed(data: Any, *, form: str) -> np.ndarray:
 
 def _from_png(png: np.ndarray) -> np.ndarray:
     """(H, W) uint16."""
-    size = declared_size(png.tobytes())
-    if size is None or not png[:8].tobytes() == PNG:
+    size = png_size(png.tobytes())
+    if size is None:
         raise ValueError(f'expected depth in a whole PNG, got {png.size} bytes of something else')
     _check_size(*size)
     stored = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)

@@ -17,7 +17,7 @@ import numpy as np
 MAX_PIXELS = 7680 * 4320  # of a compressed picture, which can claim any size in a few bytes
 # A picture of one row, brought to the height of a network, would be wider than any memory.
 MAX_SIDES = 8  # the longer one to the shorter
-PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8'
+PNG = b'\x89PNG\r\n\x1a\n'
 
 
 def image_fields(message: Any) -> dict[str, Any]:
@@ -101,30 +101,8 @@ def check_sides(width: int, height: int) -> None:
         )
 
 
-def declared_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) from the header of a PNG or JPEG, None where there is none.
-
-    Finds the markers of a JPEG as libjpeg does, which skips what lies between its segments.
-    Raises ValueError for a JPEG without its end mark: older OpenCV fills the rest with grey.
-    """
-    if data.startswith(PNG) and len(data) >= 24:
-        return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
-    if not data.startswith(JPEG):
+def png_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) from the header of a PNG, None where there is none."""
+    if not data.startswith(PNG) or len(data) < 24:
         return None
-    size, at = None, 2
-    while 0 <= (at := data.find(b'\xff', at)) < len(data) - 8:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD7:  # no segment follows
-            at += 2
-        elif marker == 0xDA:  # the scan follows, in which FF D9 is the end and nothing else
-            if data.find(b'\xff\xd9', at) < 0:
-                raise ValueError(f'expected a whole JPEG, got {len(data)} bytes without its end')
-            return size
-        else:
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-                height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
-                size = int.from_bytes(width, 'big'), int.from_bytes(height, 'big')
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
-    return None
+    return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')

@@ -12,18 +12,19 @@ import numpy as np
 
 from smoothdino_model.recordings.bit_depth import BitDepth, full_range
 from smoothdino_model.recordings.image_bytes import (
-    JPEG,
     MAX_PIXELS,
     PNG,
     bytes_of,
     check_sides,
     check_spelling,
-    declared_size,
     image_fields,
     known,
     ordered,
     pixels_of,
+    png_size,
 )
+from smoothdino_model.recordings.jpeg import START as JPEG
+from smoothdino_model.recordings.jpeg import check_scan, header_of
 
 # A Huffman code is a bit at least, and 8x8 pixels take one: what no whole JPEG can exceed.
 _JPEG_PIXELS_PER_BYTE = 512
@@ -232,7 +233,9 @@ def _rgb_from_picture(raw: np.ndarray, flags: int, bit_depth: BitDepth | None) -
 
 
 def _check_compressed(raw: np.ndarray) -> None:
-    size = declared_size(raw.tobytes())
+    data = raw.tobytes()
+    jpeg = header_of(data) if data.startswith(JPEG) else None
+    size = (jpeg.width, jpeg.height) if jpeg else png_size(data)
     if size is None:
         raise ValueError(f'expected a whole JPEG or PNG picture, got {raw.size} bytes of neither')
     width, height = size
@@ -240,11 +243,13 @@ def _check_compressed(raw: np.ndarray) -> None:
         raise ValueError(
             f'expected a picture of at most {MAX_PIXELS} pixels, got {width}x{height}'
         )
-    if raw[0] == JPEG[0] and width * height > _JPEG_PIXELS_PER_BYTE * raw.size:
+    if jpeg and width * height > _JPEG_PIXELS_PER_BYTE * raw.size:
         raise ValueError(
             f'expected a whole JPEG, got {raw.size} bytes, too few for {width}x{height} pixels'
         )
     check_sides(width, height)
+    if jpeg:
+        check_scan(data, jpeg)
 
 
 def _decoded(raw: np.ndarray, flags: int) -> np.ndarray:
