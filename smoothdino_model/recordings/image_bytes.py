@@ -60,8 +60,8 @@ def bytes_of(data: Any) -> np.ndarray:
     """(N,) uint8, a view of data."""
     try:
         return np.frombuffer(data, np.uint8)
-    except (TypeError, ValueError, BufferError):
-        raise ValueError(f'expected contiguous bytes, got {type(data).__name__}') from None
+    except (TypeError, ValueError, BufferError) as error:
+        raise ValueError(f'expected contiguous bytes, got {type(data).__name__}') from error
 
 
 def pixels_of(
@@ -70,10 +70,10 @@ def pixels_of(
     """(H, W) or (H, W, channels), a view of data without the padding of its rows."""
     try:
         height, width, step = (operator.index(n) for n in (height, width, step))
-    except TypeError:
+    except TypeError as error:
         raise ValueError(
             f'expected integers, got height {height!r:.40}, width {width!r:.40}, step {step!r:.40}'
-        ) from None
+        ) from error
     if height < 1 or width < 1:
         raise ValueError(f'expected a picture of at least 1x1 pixels, got {width}x{height}')
     row = width * channels * dtype.itemsize

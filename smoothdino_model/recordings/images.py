@@ -165,10 +165,10 @@ def _rgb_from_planes(data: Any, encoding: str, height: int, width: int, step: in
     raw = bytes_of(data)
     try:
         height, width, step = (operator.index(n) for n in (height, width, step))
-    except TypeError:
+    except TypeError as error:
         raise ValueError(
             f'expected integers, got height {height!r:.40}, width {width!r:.40}, step {step!r:.40}'
-        ) from None
+        ) from error
     if step == planes * width and raw.size == step * height:
         step = width
     if encoding != 'nv24' and (height % 2 or width % 2):
