@@ -31,3 +31,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         except KeyboardInterrupt:  # in the midst of it: first the rest
             shutil.rmtree(hidden, ignore_errors=True)
             raise
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is whole or not there, in place of one that is."""
+    with written_whole(path) as place:
+        place.write_bytes(data)

@@ -91,17 +91,16 @@ class DepthNode(LifecycleNode):
     # Transitions. An exception in one of them would end in `finalized`, out of reach.
 
     def on_configure(self, _: LifecycleState) -> TransitionCallbackReturn:
-        cameras: dict[str, Camera] = {}
         try:
             p = parameters.read(self)
-            pipeline = self._load(p)
+            now = self._configured = _Configured(p, self._load(p), cameras={})
             for name, prefix in p.prefixes.items():
-                cameras[name] = Camera(self, prefix, p)
+                now.cameras[name] = Camera(self, prefix, p)
         except Exception as error:
-            for camera in cameras.values():
-                camera.destroy()
+            self.close()
             return self._failed('Cannot configure', error)
-        self._settle(_Configured(p, pipeline, cameras))
+        self._settle(now)
+        pipeline = now.pipeline
         self.get_logger().info(
             f'Loaded {diagnostics.without_home(p.model)} on {pipeline.device} '
             f'in {pipeline.precision}, '

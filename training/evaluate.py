@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from smoothdino_model.engines.choice import large_pages
-from smoothdino_model.whole_files import written_whole
+from smoothdino_model.whole_files import write_whole
 from training.evaluation import stretches
 from training.evaluation.intervals import rows
 from training.evaluation.measure import Measured, measure
@@ -55,8 +55,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             print(f'{len(written)} pictures in {args.plots}')
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(args.json) as place:
-            place.write_text(json.dumps({'rows': all_rows}, indent=2) + '\n', encoding='utf-8')
+        write_whole(args.json, (json.dumps({'rows': all_rows}, indent=2) + '\n').encode())
 
 
 def _measured(kind: str, args: argparse.Namespace) -> tuple[Measured, str]:

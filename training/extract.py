@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from smoothdino_model.recordings.bags import BagRecording, Received
 from smoothdino_model.recordings.frames import Intrinsics, RecordingError
-from smoothdino_model.whole_files import written_whole
+from smoothdino_model.whole_files import write_whole
 from training.data.bag_frames import (
     camera_of,
     check_view,
@@ -157,7 +157,7 @@ def _finish(
     }
     for path in [p for n in stamps_ns.keys() - kept.keys() for p in partial.glob(f'{n}.*')]:
         path.unlink()
-    _write(partial / 'clip.json', json.dumps(described, indent=1).encode() + b'\n')
+    write_whole(partial / 'clip.json', json.dumps(described, indent=1).encode() + b'\n')
     (partial / _PLAN).unlink()
     partial.rename(clip)
     return len(kept)
@@ -172,7 +172,7 @@ def _enter(partial: Path, plan: dict[str, Any]) -> None:
     if _read_json(partial / _PLAN) != plan:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write(partial / _PLAN, json.dumps(plan).encode())
+        write_whole(partial / _PLAN, json.dumps(plan).encode())
 
 
 def _missing(
@@ -197,7 +197,7 @@ def _write_pictures(
         if rgb.shape[:2] != size:
             left_out['images of another size than the first'] += 1
             continue
-        _write(path, jpeg_of(received, rgb))
+        write_whole(path, jpeg_of(received, rgb))
 
 
 def _write_depths(
@@ -212,7 +212,7 @@ def _write_depths(
         if not np.isfinite(depth_m).any():
             left_out['depth images without any depth'] += 1
             continue
-        _write(path, depth_png(depth_m, size, received.topic))
+        write_whole(path, depth_png(depth_m, size, received.topic))
 
 
 def _leave_out(left_out: Counter[str], what: str, error: RecordingError) -> None:
@@ -227,11 +227,6 @@ def _keyed(stamps_ns: dict[int, int]) -> dict[str, int]:
 
 def _is_whole(partial: Path, number: int) -> bool:
     return all((partial / f'{number}{suffix}').exists() for suffix in ('.jpg', '.png'))
-
-
-def _write(path: Path, data: bytes) -> None:
-    with written_whole(path) as place:
-        place.write_bytes(data)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

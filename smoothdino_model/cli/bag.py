@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from smoothdino_model.cli.losses import exit_code
-from smoothdino_model.cli.model_arguments import add_model_arguments, pipeline_of
+from smoothdino_model.cli.model_arguments import (
+    add_camera_arguments,
+    add_model_arguments,
+    pipeline_of,
+)
 from smoothdino_model.recordings.open import open_recording
 
 
@@ -28,14 +32,7 @@ def add_to(commands: Any) -> None:
     add('--depth-encoding', default='32FC1', choices=('32FC1', '16UC1'), help='metres or mm')
     add('--min-depth', metavar='M', type=float, default=0.1, help='metres; closer is -Inf or 0')
     add('--max-depth', metavar='M', type=float, default=10.0, help='metres; farther is +Inf or 0')
-    add(
-        '--bit-depth',
-        metavar='N',
-        type=int,
-        default=0,
-        help='bits of the camera in 16-bit pictures, 8 to 16; by default found from them',
-    )
-    add('--no-focal-correction', action='store_true', help="depth as the model's own camera sees")
+    add_camera_arguments(bag)
     add_model_arguments(bag)
 
 

@@ -11,21 +11,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from smoothdino_model.cli.losses import exit_code
-from smoothdino_model.cli.model_arguments import add_model_arguments, pipeline_of
+from smoothdino_model.cli.model_arguments import (
+    add_camera_arguments,
+    add_model_arguments,
+    pipeline_of,
+)
 from smoothdino_model.recordings.depth_images import rgb_from_depth
-from smoothdino_model.recordings.frames import Frame, UniqueNames
+from smoothdino_model.recordings.frames import UniqueNames
 from smoothdino_model.recordings.open import open_recording
-from smoothdino_model.whole_files import written_whole
-
-if TYPE_CHECKING:
-    from smoothdino_model.pipeline import CameraFrame
+from smoothdino_model.whole_files import write_whole
 
 PREVIEW_FARS_M = (1, 2, 5, 10, 20, 50, 100, 200)
 
@@ -37,14 +38,7 @@ def add_to(commands: Any) -> None:
     add('input', metavar='INPUT', type=Path, help='folder of images, video file or rosbag')
     add('--output', metavar='DIR', type=Path, required=True, help='made if it is not there')
     add('--topic', metavar='T', help='the images in a rosbag that has several topics of them')
-    add(
-        '--bit-depth',
-        metavar='N',
-        type=int,
-        default=0,
-        help='bits of the camera in 16-bit pictures, 8 to 16; by default found from them',
-    )
-    add('--no-focal-correction', action='store_true', help="depth as the model's own camera sees")
+    add_camera_arguments(infer)
     add_model_arguments(infer)
 
 
@@ -60,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         )
     with open_recording(args.input, topic=args.topic, bit_depth=args.bit_depth) as recording:
         pipeline = pipeline_of(args)
+        from smoothdino_model.pipeline import CameraFrame
+
         summary: dict[str, Any] = {
             'input': str(args.input),
             'kind': recording.kind,
@@ -77,13 +73,16 @@ def run(args: argparse.Namespace) -> int:
         with _summary_at_the_end(summary, args.output / 'summary.json'):
             # disable=None: no bar where stderr is not a terminal
             for frame in tqdm(recording, total=len(recording) or None, unit='frame', disable=None):
-                result = pipeline.step({'': _camera_frame(frame, args)})['']
+                lens = None if args.no_focal_correction else frame.intrinsics
+                focal = lens.focal if lens else None
+                shown = CameraFrame(frame.rgb, frame.stamp_ns, focal=focal)
+                result = pipeline.step({'': shown})['']
                 if summary['preview_range_m'] is None:
                     summary['preview_range_m'] = [0, _preview_far_m(result.depth_m)]
                 name = file_name(re.sub(r'[^\w.-]+', '_', frame.name).strip('.')[:150] or 'frame')
-                _write_whole(args.output / f'{name}.npy', _npy(result.depth_m))
+                write_whole(args.output / f'{name}.npy', _npy(result.depth_m))
                 far_m = summary['preview_range_m'][1]
-                _write_whole(args.output / f'{name}.png', _preview_png(result.depth_m, far_m))
+                write_whole(args.output / f'{name}.png', _preview_png(result.depth_m, far_m))
                 summary['per_frame'].append(
                     {
                         'name': frame.name,
@@ -104,14 +103,6 @@ def run(args: argparse.Namespace) -> int:
     return exit_code(recording.lost)
 
 
-def _camera_frame(frame: Frame, args: argparse.Namespace) -> CameraFrame:
-    from smoothdino_model.pipeline import CameraFrame
-
-    lens = None if args.no_focal_correction else frame.intrinsics
-    focal = lens.fx_px / lens.width if lens else None
-    return CameraFrame(frame.rgb, frame.stamp_ns, focal=focal)
-
-
 @contextmanager
 def _summary_at_the_end(summary: dict[str, Any], path: Path) -> Iterator[None]:
     """Write the summary of the frames that were done, also of a run that breaks off."""
@@ -126,12 +117,7 @@ def _summary_at_the_end(summary: dict[str, Any], path: Path) -> Iterator[None]:
         summary['fps'] = len(frames) / max(time.monotonic() - start, 1e-9)
         # The first frame always starts afresh: it is no reset of what was there.
         summary['resets'] = sum(frame['reset'] is not None for frame in frames[1:])
-        _write_whole(path, (json.dumps(summary, indent=1) + '\n').encode())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    with written_whole(path) as place:
-        place.write_bytes(data)
+        write_whole(path, (json.dumps(summary, indent=1) + '\n').encode())
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments of every command that runs a model."""
+"""The arguments that commands share: those of a model, and of the camera that it is shown."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add('--precision', metavar='P', default='auto', help='auto, fp32, bf16 or fp16')
     add('--no-temporal', action='store_true', help='every frame for itself')
     add_input_height(parser)
+
+
+def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        '--bit-depth',
+        metavar='N',
+        type=int,
+        default=0,
+        help='bits of the camera in 16-bit pictures, 8 to 16; by default found from them',
+    )
+    add('--no-focal-correction', action='store_true', help="depth as the model's own camera sees")
 
 
 def add_input_height(parser: argparse.ArgumentParser) -> None:

@@ -144,8 +144,6 @@ class BagRecording(Recording):
             )
         try:
             self._files = BagFiles(path)
-        except RecordingError as error:
-            raise RecordingError(f'{path} cannot be read as a rosbag: {error}') from error
         except Exception as error:  # damage shows as sqlite3, struct, zstd, key errors and more
             raise RecordingError(f'{path} cannot be read as a rosbag: {error}') from error
         self.cut = self._files.cut

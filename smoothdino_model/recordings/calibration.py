@@ -41,7 +41,7 @@ class Calibration:
     @property
     def focal(self) -> float | None:
         """The focal length over the image's width."""
-        return self.intrinsics.fx_px / self.intrinsics.width if self.intrinsics else None
+        return self.intrinsics.focal if self.intrinsics else None
 
 
 def calibrated(

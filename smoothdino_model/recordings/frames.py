@@ -28,6 +28,11 @@ class Intrinsics:
     width: int
     height: int
 
+    @property
+    def focal(self) -> float:
+        """The focal length over the image's width."""
+        return self.fx_px / self.width
+
     @classmethod
     def from_k(cls, k: Sequence[float], width: int, height: int) -> Intrinsics:
         """From the 9 row-major values of a camera matrix."""

@@ -64,16 +64,20 @@ def bytes_of(data: Any) -> np.ndarray:
         raise ValueError(f'expected contiguous bytes, got {type(data).__name__}') from error
 
 
-def pixels_of(
-    data: Any, encoding: str, height: int, width: int, step: int, channels: int, dtype: np.dtype
-) -> np.ndarray:
-    """(H, W) or (H, W, channels), a view of data without the padding of its rows."""
+def whole_numbers(height: Any, width: Any, step: Any) -> tuple[int, int, int]:
     try:
-        height, width, step = (operator.index(n) for n in (height, width, step))
+        return operator.index(height), operator.index(width), operator.index(step)
     except TypeError as error:
         raise ValueError(
             f'expected integers, got height {height!r:.40}, width {width!r:.40}, step {step!r:.40}'
         ) from error
+
+
+def pixels_of(
+    data: Any, encoding: str, height: int, width: int, step: int, channels: int, dtype: np.dtype
+) -> np.ndarray:
+    """(H, W) or (H, W, channels), a view of data without the padding of its rows."""
+    height, width, step = whole_numbers(height, width, step)
     if height < 1 or width < 1:
         raise ValueError(f'expected a picture of at least 1x1 pixels, got {width}x{height}')
     row = width * channels * dtype.itemsize

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from typing import Any
 
@@ -22,6 +21,7 @@ from smoothdino_model.recordings.image_bytes import (
     ordered,
     pixels_of,
     png_size,
+    whole_numbers,
 )
 from smoothdino_model.recordings.jpeg import START as JPEG
 from smoothdino_model.recordings.jpeg import check_scan, header_of
@@ -163,12 +163,7 @@ def _rgb_from_planes(data: Any, encoding: str, height: int, width: int, step: in
     """Some drivers give the length of the whole picture over its height for the step."""
     planes, conversion = _PLANAR[encoding]
     raw = bytes_of(data)
-    try:
-        height, width, step = (operator.index(n) for n in (height, width, step))
-    except TypeError as error:
-        raise ValueError(
-            f'expected integers, got height {height!r:.40}, width {width!r:.40}, step {step!r:.40}'
-        ) from error
+    height, width, step = whole_numbers(height, width, step)
     if step == planes * width and raw.size == step * height:
         step = width
     if encoding != 'nv24' and (height % 2 or width % 2):

@@ -36,7 +36,7 @@ from smoothdino_model.one_line import first_line
 from smoothdino_model.weights.errors import CheckpointError
 from smoothdino_model.weights.hub import DEFAULT_MODEL, resolve_model, weight_files
 from smoothdino_model.weights.published import load_published
-from smoothdino_model.whole_files import written_whole
+from smoothdino_model.whole_files import write_whole
 
 ADAPTER_CONFIG = 'adapter.json'
 ADAPTER_WEIGHTS = 'adapter.safetensors'
@@ -117,8 +117,7 @@ def save_adapter(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: _stored(value, dtype) for name, value in adapter.state_dict().items()}
-    with written_whole(directory / ADAPTER_WEIGHTS) as place:
-        place.write_bytes(save(weights))
+    write_whole(directory / ADAPTER_WEIGHTS, save(weights))
     _write_json(directory / ADAPTER_CONFIG, asdict(adapter.config))
 
 
@@ -305,5 +304,4 @@ def _read_json(path: Path) -> dict:
 
 
 def _write_json(path: Path, settings: dict) -> None:
-    with written_whole(path) as place:
-        place.write_text(json.dumps(settings, indent=2) + '\n', encoding='utf-8')
+    write_whole(path, (json.dumps(settings, indent=2) + '\n').encode())

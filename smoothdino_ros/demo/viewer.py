@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from smoothdino_model.recordings.depth_images import rgb_from_depth
-from smoothdino_model.whole_files import written_whole
+from smoothdino_model.whole_files import write_whole
 from smoothdino_ros.demo.demo import NO_DEPTH
 
 PATIENCE_S = 90.0  # for the next depth image, the first included
@@ -258,8 +258,7 @@ def _strip(answers: Sequence[Answer]) -> np.ndarray:
 
 
 def _write_png(path: Path, rgb: np.ndarray) -> None:
-    with written_whole(path) as place:
-        place.write_bytes(cv2.imencode('.png', rgb[..., ::-1])[1].tobytes())
+    write_whole(path, cv2.imencode('.png', rgb[..., ::-1])[1].tobytes())
 
 
 def _rerun(output: Path) -> Any:

@@ -61,7 +61,7 @@ def room_window(room: SampleRoom, start: int, length: int, stride: int) -> Windo
     return Window(
         np.stack([frame.rgb for frame in frames]),
         np.stack([frame.depth_m for frame in frames if frame.depth_m is not None]),
-        room.intrinsics.fx_px / room.intrinsics.width,
+        room.intrinsics.focal,
         np.stack([f.world_from_camera for f in frames if f.world_from_camera is not None]),
         tuple(frame.stamp_ns for frame in frames),
     )
