@@ -173,6 +173,8 @@ def _enter(partial: Path, plan: dict[str, Any]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_whole(partial / _PLAN, json.dumps(plan).encode())
+    for begun in partial.glob('.*.partial'):  # by a run that was killed in the midst of a file
+        shutil.rmtree(begun)
 
 
 def _missing(
