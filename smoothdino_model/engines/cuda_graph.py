@@ -20,6 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from smoothdino_model.network.smoothdino import Step, TemporalState
 from smoothdino_model.one_line import first_line
@@ -31,7 +34,8 @@ TIMES_SEEN = 3  # before a shape is worth recording
 _SHAPES_COUNTED = 64
 _TOLERANCE = 1e-2  # of the largest depth: algorithms may differ, pictures may not
 
-Capture = Callable[[Step, Tensor], Step]  # (forward, a batch of frames) -> what replays it
+# (forward, a batch of frames, a recording of its to share the memory of) -> what replays it
+Capture = Callable[[Step, Tensor, Any], Step]
 
 
 class GraphedStep:
@@ -93,7 +97,9 @@ class GraphedStep:
             # More sizes in turn than are kept would else record at every frame.
             del self._times_seen[let_go]
         try:
-            recorded = self._capture(self._forward, rgb)
+            # Of one that is there: a pool whose graphs are all gone takes no more of them.
+            beside = next((step for step in self._recorded.values() if step is not None), None)
+            recorded = self._capture(self._forward, rgb, beside)
             fault = self._fault_of(recorded, rgb)
         except RuntimeError as error:  # what cannot be recorded, or no memory for it
             fault = first_line(error)
@@ -132,7 +138,8 @@ class GraphedStep:
     def _give_up(self) -> None:
         for shape in self._recorded:
             self._recorded[shape] = None
-        if self._device.type == 'cuda':
+        # It can fail after a recording that broke off, and the frame is tried again all the same.
+        with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()
 
 
@@ -151,13 +158,17 @@ class RecordedStep:
         with torch.cuda.stream(aside), _algorithms_tried_out():
             _, state = forward(self._rgb, None)
             self._state = None if state is None else state.each(torch.zeros_like)
-            for _ in range(3):
+            for _ in range(2):
                 forward(self._rgb, self._state)
+            with TensorsRead() as read:
+                forward(self._rgb, self._state)
+            # A graph knows addresses: a table of this size stays, whichever cache lets it go.
+            self._read = read.tensors
             aside.synchronize()
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(
                 self._graph,
-                pool=_pool_of(rgb.device),
+                pool=None if beside is None else beside._graph.pool(),
                 stream=aside,
                 capture_error_mode='thread_local',
             ):
@@ -179,14 +190,29 @@ class RecordedStep:
         return self._depth_m.clone(), None if next_state is None else next_state.each(torch.clone)
 
 
-_pools: dict[torch.device, Any] = {}
+class TensorsRead(TorchDispatchMode):
+    """Collects what operations read and none of those before them made: weights, tables."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._read: dict[int, Tensor] = {}
+        self._made = WeakIdKeyDictionary()
 
-def _pool_of(device: torch.device) -> Any:
-    """Give the memory that all graphs of a device share: they never run at the same time."""
-    if device not in _pools:
-        _pools[device] = torch.cuda.graph_pool_handle()
-    return _pools[device]
+    @property
+    def tensors(self) -> list[Tensor]:
+        return list(self._read.values())
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        for one in tree_leaves((args, kwargs)):
+            if isinstance(one, Tensor) and one not in self._made:
+                self._read[id(one)] = one
+        came = func(*args, **(kwargs or {}))
+        for one in tree_leaves(came):
+            if isinstance(one, Tensor):
+                self._made[one] = None
+        return came
 
 
 def _current(device: torch.device) -> AbstractContextManager:

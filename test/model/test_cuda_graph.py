@@ -4,7 +4,14 @@
 import pytest
 import torch
 
-from smoothdino_model.engines.cuda_graph import GRAPHS_KEPT, TIMES_SEEN, GraphedStep
+from smoothdino_model.engines.cuda_graph import (
+    GRAPHS_KEPT,
+    TIMES_SEEN,
+    GraphedStep,
+    TensorsRead,
+)
+from smoothdino_model.network.phase_correlation import phase_correlation
+from support.tiny_networks import tiny_smoothdino
 
 CPU = torch.device('cpu')
 
@@ -23,12 +30,14 @@ class Captures:
 
     def __init__(self, error=None, replay=forward):
         self.shapes, self.error, self.replay = [], error, replay
+        self.beside = []
 
-    def __call__(self, step, rgb):
+    def __call__(self, step, rgb, beside):
+        self.beside.append(beside)
         self.shapes.append(tuple(rgb.shape))
         if self.error is not None:
             raise self.error
-        return self.replay
+        return lambda *step_of: self.replay(*step_of)
 
 
 def answered(step, n, height=8):
@@ -122,3 +131,36 @@ def test_few_recordings_are_kept_and_what_is_let_go_must_come_again_to_be_record
     assert (1, 8, 8, 3) not in step.recorded_shapes
     answered(step, TIMES_SEEN - 1, height=8)
     assert len(captures.shapes) == len(heights)
+
+
+def test_a_recording_shares_the_memory_of_one_that_is_there_and_of_none_that_is_gone(any_speed):
+    """A pool whose last graph is gone takes no more: PyTorch refuses it."""
+    captures = Captures()
+    step = GraphedStep(forward, CPU, captures)
+    answered(step, TIMES_SEEN, height=8)
+    first = step._recorded[1, 8, 8, 3]
+    captures.error = RuntimeError('not this one')
+    for height in range(9, 9 + GRAPHS_KEPT):  # until the only one there is let go
+        answered(step, TIMES_SEEN, height)
+    captures.error = None
+    answered(step, TIMES_SEEN, height=30)
+    assert captures.beside == [None, *[first] * (GRAPHS_KEPT - 1), None, None]
+    assert step.recorded_shapes == [(1, 30, 8, 3)]
+
+
+@torch.inference_mode()
+def test_what_a_recording_reads_and_did_not_make_is_known():
+    """The tables of a size are let go of by their cache, and the graph reads on."""
+    model = tiny_smoothdino().eval()
+    rgb = torch.randint(0, 256, (1, 75, 98, 3), dtype=torch.uint8)
+    _, state = model(rgb, None)
+    with TensorsRead() as read:
+        depth_m, _ = model(rgb, state)
+    known = {id(one) for one in read.tensors}
+    tables = vars(phase_correlation(75, 98, CPU))
+    assert {id(one) for one in tables.values() if isinstance(one, torch.Tensor)} <= known
+    assert {id(one) for one in model.adapter.parameters()} <= known
+    assert id(depth_m) not in known
+    of_the_model = {id(one) for one in (*model.parameters(), *model.buffers())}
+    others = [one for one in read.tensors if id(one) not in of_the_model]
+    assert len(others) <= len(tables) + len(state.tensors) + 1  # and rgb
