@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from smoothdino_model.engines.choice import (
     chosen_device,
@@ -19,6 +18,7 @@ from smoothdino_model.engines.choice import (
     chosen_precision,
     make_engine,
 )
+from smoothdino_model.engines.host_memory import HostMemory
 from smoothdino_model.network.smoothdino import SmoothDino, Step, TemporalState
 from smoothdino_model.weights.checkpoint import load_model
 from smoothdino_model.weights.hub import DEFAULT_MODEL
@@ -48,7 +48,7 @@ class CameraFrame:
 
 @dataclass(frozen=True, eq=False)
 class DepthResult:
-    """Depth of a frame: float32 (H, W) in metres, at the frame's own size.
+    """Depth of a frame: float32 (H, W) in metres, at the frame's own size, in memory of its own.
 
     ``shift_px`` is (dx, dy) since the previous frame in pixels of the frame, ``confidence`` its
     confidence in [0, 1]. ``reset`` says why this frame started afresh, ``None`` if it did not.
@@ -106,6 +106,7 @@ class DepthPipeline:
         self.model = network.model
         self._network: Step | None = network
         _log.info('depth by %s on %s in %s', self.engine, self.device, self.precision)
+        self._host = HostMemory(self.device)
         self.max_gap_s = max_gap_s
         self._memories: dict[str, _Memory] = {}
         self._reset_reasons: dict[str, str] = {}
@@ -176,7 +177,7 @@ class DepthPipeline:
                 # reason to forget them.
                 scale = self._scale(camera, frames[camera])
                 results[camera] = DepthResult(
-                    depth_m if scale == 1 else depth_m * np.float32(scale),
+                    depth_m * np.float32(scale),  # its own: what came is lent
                     (dx, dy),
                     confidence,
                     resets[camera],
@@ -217,34 +218,22 @@ class DepthPipeline:
     def _run(
         self, images: list[np.ndarray], states: Sequence[TemporalState | None]
     ) -> tuple[np.ndarray, np.ndarray, Sequence[TemporalState | None]]:
-        """Give depth (B, H, W), motion (B, 3) as dx, dy, confidence, and the next states."""
+        """Give depth (B, H, W), motion (B, 3) as dx, dy, confidence, and the next states.
+
+        Depth and motion are lent until the next call.
+        """
         if self._network is None:
             raise RuntimeError('this pipeline is closed: make another one')
-        rgb = self._host((len(images), *images[0].shape), torch.uint8)
-        np.stack(images, out=rgb.numpy())
-        depth_m, state = self._network(
-            rgb.to(self.device, non_blocking=True), TemporalState.join(states)
-        )
+        depth_m, state = self._network(self._host.upload(images), TemporalState.join(states))
         if state is None:
-            return self._downloaded(depth_m)[0], np.zeros((len(images), 3)), [None] * len(images)
+            return (
+                self._host.download(depth_m)[0],
+                np.zeros((len(images), 3)),
+                [None] * len(images),
+            )
         motion = torch.cat((state.shift_px, state.confidence[:, None]), dim=1)
-        depths_m, motions = self._downloaded(depth_m, motion)
+        depths_m, motions = self._host.download(depth_m, motion)
         return depths_m, motions, state.split()
-
-    def _host(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Give memory of this machine, with a GPU such as it reads and writes by itself."""
-        return torch.empty(shape, dtype=dtype, pin_memory=self.device.type == 'cuda')
-
-    def _downloaded(self, *tensors: Tensor) -> list[np.ndarray]:
-        """Bring tensors to this machine, waiting for the device once."""
-        if self.device.type == 'cpu':
-            return [tensor.numpy() for tensor in tensors]
-        copies = [self._host(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
-        for copy, tensor in zip(copies, tensors, strict=True):
-            copy.copy_(tensor, non_blocking=self.device.type == 'cuda')
-        if self.device.type == 'cuda':
-            torch.cuda.current_stream(self.device).synchronize()
-        return [copy.numpy() for copy in copies]
 
     def _scale(self, camera: str, frame: CameraFrame) -> float:
         if frame.focal is None:

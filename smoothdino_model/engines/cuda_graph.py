@@ -147,10 +147,11 @@ class RecordedStep:
     """One call of ``forward`` for one shape, recorded; frames and state are copied in and out.
 
     It is recorded in a stream of its own and with the thread's own mode of capture: what another
-    thread asks of the device meanwhile is neither recorded nor an error.
+    thread asks of the device meanwhile is neither recorded nor an error. It shares the memory of
+    ``beside``, which never runs at the same time.
     """
 
-    def __init__(self, forward: Step, rgb: Tensor) -> None:
+    def __init__(self, forward: Step, rgb: Tensor, beside: RecordedStep | None) -> None:
         aside = torch.cuda.Stream(rgb.device)
         aside.wait_stream(torch.cuda.current_stream(rgb.device))
         self._rgb = rgb.clone()
@@ -202,9 +203,7 @@ class TensorsRead(TorchDispatchMode):
     def tensors(self) -> list[Tensor]:
         return list(self._read.values())
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for one in tree_leaves((args, kwargs)):
             if isinstance(one, Tensor) and one not in self._made:
                 self._read[id(one)] = one
