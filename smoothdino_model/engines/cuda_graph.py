@@ -53,7 +53,7 @@ class GraphedStep:
     ) -> None:
         self._forward = forward
         self._device = device
-        self._capture = capture or RecordedStep
+        self._capture: Capture = capture or RecordedStep
         self._times_seen = Counter[tuple[int, ...]]()
         # Latest last; None: refused.
         self._recorded: OrderedDict[tuple[int, ...], Step | None] = OrderedDict()
