@@ -23,6 +23,7 @@ MODEL = (  # and not its command line
     'smoothdino_model.pipeline',
     'smoothdino_model.recordings',
     'smoothdino_model.room',
+    'smoothdino_model.scale',
     'smoothdino_model.weights',
     *LEAVES,
 )
@@ -33,11 +34,13 @@ MAY_IMPORT = {
     'smoothdino_model.engines': ('smoothdino_model.network', *LEAVES),
     'smoothdino_model.recordings': LEAVES,
     'smoothdino_model.room': ('smoothdino_model.recordings.frames',),
+    'smoothdino_model.scale': ('smoothdino_model.recordings.frames',),
     'smoothdino_model.metrics': (),
     'smoothdino_model.pipeline': (
         'smoothdino_model.network',
         'smoothdino_model.weights',
         'smoothdino_model.engines',
+        'smoothdino_model.scale',
     ),
     'smoothdino_model.depth_bag': (
         'smoothdino_model.pipeline',
