@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from smoothdino_model.network.backbone import DepthBackbone, Features, NetworkInput
+from smoothdino_model.network.backbone import ANY_WIDTH, DepthBackbone, Features, NetworkInput
 from smoothdino_model.whole_files import written_whole
 
 
@@ -69,7 +69,12 @@ def encoder_digest(backbone: DepthBackbone) -> str:
     """Name an encoder and its input by what they are: weights, size and normalisation."""
     config: Any = backbone.network.config.backbone_config
     settings = (config.out_features, config.num_attention_heads, config.apply_layernorm)
-    digest = hashlib.sha256(f'{backbone.input_height} {settings}'.encode())
+    size = str(backbone.input_height)
+    if backbone.input_width != ANY_WIDTH:
+        size += f'x{backbone.input_width}'
+    if backbone.bicubic:
+        size += ' bicubic'
+    digest = hashlib.sha256(f'{size} {settings}'.encode())
     encoder = cast(nn.Module, backbone.network.backbone)
     for tensor in (backbone.mean, backbone.std, *encoder.state_dict().values()):
         digest.update(tensor.detach().cpu().float().numpy().tobytes())

@@ -45,7 +45,7 @@ def add_input_height(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         type=int,
         default=0,
-        help="pixels that the network sees; 0 is the checkpoint's or else the frame's own",
+        help="height that the network sees; 0 is the checkpoint's size or else the frame's own",
     )
 
 

@@ -226,7 +226,8 @@ def _fingerprint(model: SmoothDino, size: tuple[int, int], temporal: bool) -> st
     """Of everything that the exported network depends on."""
     digest = hashlib.sha256()
     adapter = model.adapter if temporal else None
-    settings = [size, temporal, _OPSET, torch.__version__, model.backbone.input_height]
+    asked = (model.backbone.input_height, model.backbone.input_width)
+    settings = [size, temporal, _OPSET, torch.__version__, asked]
     digest.update(repr([*settings, adapter and adapter.config]).encode())
     digest.update(model.backbone.network.config.to_json_string().encode())
     for name in _SOURCES:

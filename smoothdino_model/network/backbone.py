@@ -19,6 +19,7 @@ from smoothdino_model.network.trained_camera import NYU, TrainedCamera
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+ANY_WIDTH = 1_000_000  # px, of which every frame is so far that its height decides
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ class DepthBackbone(nn.Module):
     or a metric ``DepthAnythingForDepthEstimation`` (Yang et al. 2024). Callers hand over RGB
     uint8; normalisation, padding and its cropping live in here.
 
-    ``input_height`` is the height in pixels that frames are resized to before they enter the
-    network (the width follows, both to multiples of the patch); 0 takes frames as they are and
-    pads them. ``trained_camera`` is the one for which its depth is metric; nothing in here scales
-    by it.
+    ``input_height`` and ``input_width`` say, in pixels, how large the network sees frames: each
+    keeps its shape and gets that height or that width, whichever scales it less, to whole patches
+    (what transformers' DPTImageProcessor does with ``keep_aspect_ratio``). By default the height
+    decides; 0 takes frames as they are and pads them. ``bicubic`` resizes them so, bilinearly is
+    the default. ``trained_camera`` is the one for which its depth is metric; nothing in here
+    scales by it.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class DepthBackbone(nn.Module):
         network: DPTForDepthEstimation | DepthAnythingForDepthEstimation,
         *,
         input_height: int = 0,
+        input_width: int = ANY_WIDTH,
+        bicubic: bool = False,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         trained_camera: TrainedCamera = NYU,
@@ -92,7 +97,13 @@ class DepthBackbone(nn.Module):
                 f'input_height: expected 0 (the size of the frames) or at least {self.patch} px '
                 f'(one patch), got {input_height}'
             )
+        if input_width < self.patch:
+            raise ValueError(
+                f'input_width: expected at least {self.patch} px (one patch), got {input_width}'
+            )
         self.input_height = input_height
+        self.input_width = input_width
+        self.bicubic = bicubic
         # Float32 whatever the network's dtype: half precision would round the pixels first.
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -110,6 +121,17 @@ class DepthBackbone(nn.Module):
         """Give plain per-frame depth (B, H, W) in metres for RGB uint8 (B, H, W, 3)."""
         return self.decode(self.encode(rgb))
 
+    def seen_size(self, height: int, width: int) -> tuple[int, int]:
+        """Give the (height, width) in pixels, whole patches, that the network sees a frame at."""
+        if not self.input_height:
+            return height + -height % self.patch, width + -width % self.patch
+        by_height, by_width = self.input_height / height, self.input_width / width
+        if abs(1 - by_width) < abs(1 - by_height):
+            wanted: tuple[float, float] = (height * by_width, self.input_width)
+        else:
+            wanted = (self.input_height, width * by_height)
+        return _whole_patches(wanted[0], self.patch), _whole_patches(wanted[1], self.patch)
+
     def preprocess(self, rgb: Tensor) -> NetworkInput:
         """Resize or pad to whole patches and normalise RGB uint8 (B, H, W, 3)."""
         if rgb.ndim != 4 or rgb.shape[-1] != 3 or rgb.dtype != torch.uint8 or 0 in rgb.shape:
@@ -118,17 +140,16 @@ class DepthBackbone(nn.Module):
             )
         height, width = int(rgb.shape[1]), int(rgb.shape[2])
         pixels = rgb.permute(0, 3, 1, 2).to(torch.float32)  # (B, 3, H, W)
-        top = left = 0
-        if self.input_height:
-            size = self._resized(height, width)
-            if size != (height, width):
-                pixels = functional.interpolate(pixels, size, mode='bilinear', antialias=True)
-            padding = (0, 0, 0, 0)
-        else:
-            size = (height, width)
-            top, bottom = _centred(-height % self.patch)
-            left, right = _centred(-width % self.patch)
-            padding = (left, right, top, bottom)
+        seen = self.seen_size(height, width)
+        if self.input_height and seen != (height, width):
+            mode = 'bicubic' if self.bicubic else 'bilinear'
+            pixels = functional.interpolate(pixels, seen, mode=mode, antialias=True)
+            if self.bicubic:
+                pixels = pixels.clamp(0, 255)  # beside edges it shoots over
+        size = seen if self.input_height else (height, width)
+        top, bottom = _centred(seen[0] - size[0])
+        left, right = _centred(seen[1] - size[1])
+        padding = (left, right, top, bottom)
         pixels = (pixels - self.mean) / self.std
         if any(padding):
             pixels = functional.pad(pixels, padding)
@@ -192,13 +213,6 @@ class DepthBackbone(nn.Module):
             padding_mode='border',
             align_corners=False,
         )[:, 0]
-
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """Give the network's (height, width), whole patches, for a frame of another size."""
-        scale = self.input_height / height
-        return _whole_patches(self.input_height, self.patch), _whole_patches(
-            width * scale, self.patch
-        )
 
 
 def _check_network(network: nn.Module) -> None:

@@ -29,7 +29,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
-from smoothdino_model.network.backbone import IMAGENET_MEAN, IMAGENET_STD, DepthBackbone
+from smoothdino_model.network.backbone import (
+    ANY_WIDTH,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    DepthBackbone,
+)
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.network.trained_camera import trained_camera
 from smoothdino_model.one_line import first_line
@@ -40,6 +45,7 @@ from smoothdino_model.whole_files import write_whole
 
 ADAPTER_CONFIG = 'adapter.json'
 ADAPTER_WEIGHTS = 'adapter.safetensors'
+_BILINEAR, _BICUBIC = 2, 3  # as Pillow numbers its filters
 
 NETWORKS: dict[str, Any] = {  # from_pretrained gives a pair, which its annotation denies
     'dpt': DPTForDepthEstimation,
@@ -59,7 +65,7 @@ def load_model(
     touched only for an id that is not in the local cache. ``adapter`` is a directory, an
     ``adapter.safetensors`` with its ``adapter.json`` beside it, a published SmoothDINOv2 ``.pth``,
     or ``'none'``; by default the one that lies with the model. ``input_height`` 0 is what the
-    checkpoint asks for.
+    checkpoint asks for, see :class:`DepthBackbone`.
 
     Raises :class:`CheckpointError`.
     """
@@ -98,16 +104,22 @@ def save_model(
         'do_normalize': True,
         'image_mean': model.backbone.mean.flatten().tolist(),
         'image_std': model.backbone.std.flatten().tolist(),
-        'do_resize': model.backbone.input_height > 0,
-        'ensure_multiple_of': model.backbone.patch,
-        'keep_aspect_ratio': True,
-    }
-    if model.backbone.input_height:
-        height = model.backbone.input_height
-        preprocessor['size'] = {'height': height, 'width': height}
+    } | _resizing(model.backbone)
     _write_json(directory / 'preprocessor_config.json', preprocessor)
     if model.adapter is not None:
         save_adapter(model.adapter, directory, dtype=dtype)
+
+
+def _resizing(backbone: DepthBackbone) -> dict[str, Any]:
+    if not backbone.input_height:
+        return {'do_resize': False, 'do_pad': True, 'size_divisor': backbone.patch}
+    return {
+        'do_resize': True,
+        'ensure_multiple_of': backbone.patch,
+        'keep_aspect_ratio': True,
+        'size': {'height': backbone.input_height, 'width': backbone.input_width},
+        'resample': _BICUBIC if backbone.bicubic else _BILINEAR,
+    }
 
 
 def save_adapter(
@@ -176,13 +188,13 @@ def _load_backbone(directory: Path, name: str, input_height: int) -> DepthBackbo
             f'the weights in {weights_path} do not belong to its config.json '
             f'({", ".join(problems)} tensors); fetch or save {name} again'
         )
-    mean, std, asked_height = _preprocessing(directory, int(config.backbone_config.patch_size))
+    asked = _preprocessing(directory, int(config.backbone_config.patch_size))
+    if input_height:
+        asked |= {'input_height': input_height, 'input_width': ANY_WIDTH}
     try:
         return DepthBackbone(
             network,
-            input_height=input_height or asked_height,
-            mean=mean,
-            std=std,
+            **asked,
             trained_camera=trained_camera(name, getattr(config, 'trained_camera', None)),
         )
     except ValueError as error:
@@ -202,47 +214,59 @@ def _load_config(directory: Path) -> PretrainedConfig:
         ) from error
 
 
-def _preprocessing(
-    directory: Path, patch: int
-) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """Give mean and std on the 0-255 scale and the input height that a checkpoint asks for.
+def _preprocessing(directory: Path, patch: int) -> dict[str, Any]:
+    """Give what a checkpoint asks for, as :class:`DepthBackbone` takes it.
 
-    What is not set has the default of transformers' DPTImageProcessor; what the backbone does not
-    do is refused, as it would move depth in silence.
+    What is not set, or null, has the default of transformers' DPTImageProcessor; what the backbone
+    does not do is refused, as it would move depth in silence.
     """
     path = directory / 'preprocessor_config.json'
     if not path.is_file():
-        return IMAGENET_MEAN, IMAGENET_STD, 0
-    settings = _read_json(path)
-    expected: dict[str, Any] = {'do_normalize': (True, True)}  # (default, what is done here)
-    if settings.get('do_resize', True):
-        expected |= {'keep_aspect_ratio': (False, True), 'ensure_multiple_of': (1, patch)}
+        return {'mean': IMAGENET_MEAN, 'std': IMAGENET_STD}
+    settings = {name: value for name, value in _read_json(path).items() if value is not None}
+    # By name: the default, and what is done here.
+    expected: dict[str, tuple[Any, ...]] = {'do_normalize': (True, True)}
+    resized = settings.get('do_resize', True)
+    if resized:
+        expected |= {
+            'keep_aspect_ratio': (False, True),
+            'ensure_multiple_of': (1, patch),
+            'resample': (_BICUBIC, _BICUBIC, _BILINEAR),
+        }
     if settings.get('do_pad', False):
-        expected['size_divisor'] = (None, patch)
-    for name, (default, done) in expected.items():
-        if (got := settings.get(name, default)) != done:
+        expected['size_divisor'] = (patch, patch)  # without one, the least that a network takes
+    for name, (default, *done) in expected.items():
+        if (got := settings.get(name, default)) not in done:
             raise CheckpointError(
-                f'{path}: expected {name} {json.dumps(done)}, got {json.dumps(got)}, which is not '
-                'supported; take another model'
+                f'{path}: expected {name} {" or ".join(map(json.dumps, done))}, got '
+                f'{json.dumps(got)}, which is not supported; take another model'
             )
     try:
         scale = (
             1 / settings.get('rescale_factor', 1 / 255) if settings.get('do_rescale', True) else 1
         )
-        mean = tuple(value * scale for value in settings['image_mean'])
-        std = tuple(value * scale for value in settings['image_std'])
-        size = settings['size'] if settings.get('do_resize', True) else {'height': 0, 'width': 0}
+        mean, std = (
+            tuple(value * scale for value in settings[name])
+            for name in ('image_mean', 'image_std')
+        )
+        size = settings['size'] if resized else {'height': 0, 'width': ANY_WIDTH}
         height, width = int(size['height']), int(size['width'])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
             f'{path} is not a preprocessor configuration: expected image_mean, image_std and, '
             f'with do_resize, size.height and size.width ({error!r})'
         ) from error
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or height < 0:
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise CheckpointError(f'{path}: expected three means and three positive deviations')
-    if height != width:
-        raise CheckpointError(f'{path}: expected a square size, got {height}x{width}')
-    return mean, std, height
+    if resized and height < 1:
+        raise CheckpointError(f'{path}: expected a size above 0, got a height of {height}')
+    return {
+        'input_height': height,
+        'input_width': width,
+        'bicubic': resized and settings.get('resample', _BICUBIC) == _BICUBIC,
+        'mean': mean,
+        'std': std,
+    }
 
 
 def _load_adapter_pair(directory: Path, weights_path: Path | None = None) -> TemporalAdapter:

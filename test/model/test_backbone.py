@@ -262,3 +262,5 @@ def test_other_networks_are_refused():
 def test_an_input_of_less_than_a_patch_is_refused(input_height):
     with pytest.raises(ValueError, match='input_height: expected 0'):
         DepthBackbone(tiny_dpt(), input_height=input_height)
+    with pytest.raises(ValueError, match='input_width: expected at least 14 px'):
+        DepthBackbone(tiny_dpt(), input_height=56, input_width=13)

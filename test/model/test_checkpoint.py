@@ -59,6 +59,9 @@ MODELS = {
     'dpt': lambda: SmoothDino(DepthBackbone(tiny_dpt())),
     'depth anything': lambda: SmoothDino(DepthBackbone(tiny_depth_anything())),
     'resized': lambda: SmoothDino(DepthBackbone(tiny_dpt(), input_height=42)),
+    'resized to the nearer side': lambda: SmoothDino(
+        DepthBackbone(tiny_dpt(), input_height=56, input_width=56, bicubic=True)
+    ),
     'other normalisation': lambda: SmoothDino(
         DepthBackbone(tiny_dpt(), mean=(128, 120, 110), std=(60, 61, 62))
     ),
@@ -78,7 +81,8 @@ def test_a_directory_rebuilds_its_model(tmp_path, make):
     save_model(model, tmp_path / 'deep' / 'model')
     loaded = load_model(tmp_path / 'deep' / 'model')
     assert type(loaded.backbone.network) is type(model.backbone.network)
-    assert loaded.backbone.input_height == model.backbone.input_height
+    for name in ('input_height', 'input_width', 'bicubic'):
+        assert getattr(loaded.backbone, name) == getattr(model.backbone, name)
     torch.testing.assert_close(loaded.backbone.mean, model.backbone.mean, atol=0, rtol=0)
     assert (loaded.adapter is None) == (model.adapter is None)
     if model.adapter is not None:
@@ -454,14 +458,18 @@ def test_without_a_network_the_bundled_model_is_named_beside_the_default(empty_c
         ({'image_mean': None}, 'image_mean'),
         ({'do_resize': True, 'keep_aspect_ratio': False}, 'keep_aspect_ratio'),
         ({'do_resize': True, 'ensure_multiple_of': 32}, 'ensure_multiple_of'),
-        ({'do_resize': True, 'size': {'height': 56, 'width': 84}}, 'square'),
+        ({'do_resize': True, 'keep_aspect_ratio': True, 'resample': 0}, 'resample'),
+        ({'do_resize': True, 'size': {'height': 0, 'width': 56}}, 'above 0'),
+        ({'do_resize': True, 'size': {'height': 56, 'width': 0}}, 'input_width'),
+        ({'do_resize': True, 'size': {'shortest_edge': 56}}, 'size.height'),
         ({'do_pad': True, 'size_divisor': 32}, 'size_divisor'),
     ],
     ids=str,
 )
 def test_preprocessing_that_is_not_done_here_is_refused(directory, change, named):
     path = directory / 'preprocessor_config.json'
-    settings = json.loads(path.read_text()) | change
+    settings = json.loads(path.read_text())
+    settings |= {'keep_aspect_ratio': True, 'ensure_multiple_of': 14} | change
     path.write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
     assert named in refusal(load_model, directory)
 

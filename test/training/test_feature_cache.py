@@ -77,10 +77,12 @@ def test_another_encoder_size_or_picture_is_not_taken_for_it(tmp_path, backbone)
     others = [
         DepthBackbone(tiny_dpt(seed=1), input_height=56),
         DepthBackbone(tiny_dpt(), input_height=70),
+        DepthBackbone(tiny_dpt(), input_height=56, input_width=56),
+        DepthBackbone(tiny_dpt(), input_height=56, bicubic=True),
         DepthBackbone(tiny_dpt(), input_height=56, mean=(0.0, 0.0, 0.0)),
     ]
     directories = {own.directory, *(FeatureCache(tmp_path, other).directory for other in others)}
-    assert len(directories) == 4
+    assert len(directories) == 1 + len(others)
     assert not equal(kept(own, rgb[:1]), kept(own, rgb[1:]))
     decoder = DepthBackbone(tiny_dpt(), input_height=56)
     torch.nn.init.zeros_(next(decoder.network.head.parameters()))
