@@ -7,11 +7,14 @@ RGB uint8 (B, H, W, 3) on its device.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -128,9 +131,40 @@ def make_engine(
         with_written_scores(cast(PreTrainedModel, model.backbone.network.backbone))
 
     def forward(rgb: Tensor, state: TemporalState | None) -> tuple[Tensor, TemporalState | None]:
-        return model(rgb, state) if temporal else (model.backbone(rgb), None)
+        with arithmetic(precision):
+            return model(rgb, state) if temporal else (model.backbone(rgb), None)
 
     return Prepared(model, GraphedStep(forward, device) if device.type == 'cuda' else forward)
+
+
+_setting_arithmetic = threading.RLock()
+
+
+@contextlib.contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Let fp32 be float32 all through.
+
+    By itself PyTorch lets a GPU round the numbers of float32 convolutions to TF32, 10 bits of 23.
+    The setting belongs to the process: one thread at a time changes it, and puts it back. That of
+    matrix products, which are exact unless somebody asked otherwise, stays as it is.
+    """
+    if precision != 'fp32':
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    # Since PyTorch 2.9 convolutions have a setting of their own.
+    settings, name, exact = (
+        (cudnn.conv, 'fp32_precision', 'ieee')
+        if hasattr(cudnn, 'conv')
+        else (cudnn, 'allow_tf32', False)
+    )
+    with _setting_arithmetic:
+        before = getattr(settings, name)
+        setattr(settings, name, exact)
+        try:
+            yield
+        finally:
+            setattr(settings, name, before)
 
 
 def _sharing_copy(model: SmoothDino) -> SmoothDino:

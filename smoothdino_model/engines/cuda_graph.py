@@ -15,7 +15,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from smoothdino_model.network.smoothdino import Step, TemporalState
 from smoothdino_model.one_line import first_line
 
 _log = logging.getLogger(__name__)
+
+Made = TypeVar('Made')
 
 GRAPHS_KEPT = 4  # sizes and batches; each holds the memory of a step
 TIMES_SEEN = 3  # before a shape is worth recording
@@ -62,7 +64,7 @@ class GraphedStep:
         self, rgb: Tensor, state: TemporalState | None
     ) -> tuple[Tensor, TemporalState | None]:
         # Streams and graphs are those of the current device, whichever the tensors are on.
-        with _current(self._device):
+        with current(self._device):
             shape = tuple(rgb.shape)
             recorded = self._of_shape(shape, rgb)
             try:
@@ -111,7 +113,7 @@ class GraphedStep:
 
     def _fault_of(self, recorded: Step, rgb: Tensor) -> str:
         """Say why a recording is not used, empty where it is."""
-        other = rgb.flip(1)  # than the picture it was recorded with: an empty graph repeats that
+        other = rgb ^ 128  # an empty graph repeats the picture that it was recorded with
         for first, then in ((rgb, other), (other, rgb)):
             expected_m, state = self._forward(first, None)
             came_m, recorded_state = recorded(first, None)
@@ -146,35 +148,19 @@ class GraphedStep:
 class RecordedStep:
     """One call of ``forward`` for one shape, recorded; frames and state are copied in and out.
 
-    It is recorded in a stream of its own and with the thread's own mode of capture: what another
-    thread asks of the device meanwhile is neither recorded nor an error. It shares the memory of
-    ``beside``, which never runs at the same time.
+    It shares the memory of ``beside``, which never runs at the same time.
     """
 
     def __init__(self, forward: Step, rgb: Tensor, beside: RecordedStep | None) -> None:
-        aside = torch.cuda.Stream(rgb.device)
-        aside.wait_stream(torch.cuda.current_stream(rgb.device))
         self._rgb = rgb.clone()
-        # Leaving the block brings the thread back to its own stream, also by an exception.
-        with torch.cuda.stream(aside), _algorithms_tried_out():
-            _, state = forward(self._rgb, None)
-            self._state = None if state is None else state.each(torch.zeros_like)
-            for _ in range(2):
-                forward(self._rgb, self._state)
-            with TensorsRead() as read:
-                forward(self._rgb, self._state)
-            # A graph knows addresses: a table of this size stays, whichever cache lets it go.
-            self._read = read.tensors
-            aside.synchronize()
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(
-                self._graph,
-                pool=None if beside is None else beside._graph.pool(),
-                stream=aside,
-                capture_error_mode='thread_local',
-            ):
-                self._depth_m, self._next_state = forward(self._rgb, self._state)
-        torch.cuda.current_stream(rgb.device).wait_stream(aside)
+        _, state = forward(self._rgb, None)
+        self._state = None if state is None else state.each(torch.zeros_like)
+        self._recording = Recording(
+            lambda: forward(self._rgb, self._state),
+            rgb.device,
+            None if beside is None else beside._recording,
+        )
+        self._depth_m, self._next_state = self._recording.made
 
     def __call__(
         self, rgb: Tensor, state: TemporalState | None
@@ -185,10 +171,49 @@ class RecordedStep:
         elif self._state is not None and state is not None:
             for kept, came in zip(self._state.tensors, state.tensors, strict=True):
                 kept.copy_(came)
-        self._graph.replay()
+        self._recording.replay()
         # Cloned: the next replay writes to the same memory.
         next_state = self._next_state
         return self._depth_m.clone(), None if next_state is None else next_state.each(torch.clone)
+
+
+class Recording(Generic[Made]):
+    """One call of ``work`` as a CUDA graph; ``made`` is what it gave, written anew by ``replay``.
+
+    It is recorded in a stream of its own and with the thread's own mode of capture: what another
+    thread asks of the device meanwhile is neither recorded nor an error. It shares the memory of
+    ``beside``.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], Made],
+        device: torch.device,
+        beside: Recording[Any] | None = None,
+    ) -> None:
+        aside = torch.cuda.Stream(device)
+        aside.wait_stream(torch.cuda.current_stream(device))
+        # Leaving the block brings the thread back to its own stream, also by an exception.
+        with torch.cuda.stream(aside), _algorithms_tried_out():
+            for _ in range(2):
+                work()
+            with TensorsRead() as read:
+                work()
+            # A graph knows addresses: a table of this size stays, whichever cache lets it go.
+            self._read = read.tensors
+            aside.synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(
+                self._graph,
+                pool=None if beside is None else beside._graph.pool(),
+                stream=aside,
+                capture_error_mode='thread_local',
+            ):
+                self.made = work()
+        torch.cuda.current_stream(device).wait_stream(aside)
+
+    def replay(self) -> None:
+        self._graph.replay()
 
 
 class TensorsRead(TorchDispatchMode):
@@ -214,7 +239,7 @@ class TensorsRead(TorchDispatchMode):
         return came
 
 
-def _current(device: torch.device) -> AbstractContextManager:
+def current(device: torch.device) -> AbstractContextManager:
     return torch.cuda.device(device) if device.type == 'cuda' else contextlib.nullcontext()
 
 

@@ -133,6 +133,32 @@ def test_an_engine_shares_the_weights_that_it_takes_as_they_are():
     assert all(shared)
 
 
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_fp32_is_float32_in_convolutions_too_and_for_the_step_alone(precision):
+    convolutions = getattr(torch.backends.cudnn, 'conv', None)
+    if convolutions is None:
+        pytest.skip('PyTorch before 2.9 has another name for it')
+    before = convolutions.fp32_precision
+    assert before != 'ieee'  # PyTorch's own choice is TF32
+    engine = make_engine(
+        tiny_smoothdino(),
+        engine='torch',
+        device=torch.device('cpu'),
+        precision=precision,
+        temporal=True,
+    )
+    seen = []
+    network = engine.model.backbone.network
+    network.backbone.register_forward_pre_hook(lambda *_: seen.append(convolutions.fp32_precision))
+    with torch.inference_mode():
+        engine(frames(), None)
+        assert convolutions.fp32_precision == before
+        with pytest.raises(ValueError, match='RGB uint8'):
+            engine(frames().float(), None)
+    assert seen == ['ieee' if precision == 'fp32' else before]
+    assert convolutions.fp32_precision == before
+
+
 @pytest.mark.slow
 def test_importing_changes_no_environment():
     program = (
