@@ -51,7 +51,11 @@ Call = Callable[[np.ndarray], Any]  # gives depth on the host: it has waited for
 
 
 def measure(
-    calls: Mapping[str, Call], frames: list[np.ndarray], clock: Callable[[], float], rounds: int
+    calls: Mapping[str, Call],
+    frames: list[np.ndarray],
+    clock: Callable[[], float],
+    rounds: int,
+    device: torch.device,
 ) -> dict[str, Row]:
     """Time one call of each in turn, ``rounds`` times, after one of each to warm up."""
     ms: dict[str, list[float]] = {name: [] for name in calls}
@@ -63,12 +67,12 @@ def measure(
     for i in range(1, rounds + 1):
         rng.shuffle(order)
         for name in order:
-            before_mb = _memory_mb('VmRSS') if i == 1 else 0
+            before_mb = _memory_mb('VmRSS', device) if i == 1 else 0
             start = clock()
             calls[name](frames[i % len(frames)])
             ms[name].append(1e3 * (clock() - start))
             if i == 1:
-                peak_mb[name] = _memory_mb('VmHWM') - before_mb
+                peak_mb[name] = _memory_mb('VmHWM', device) - before_mb
     return {
         name: {
             'median_ms': float(np.median(ms[name])),
@@ -80,18 +84,17 @@ def measure(
     }
 
 
-def _memory_mb(what: str) -> float:
+def _memory_mb(what: str, device: torch.device) -> float:
     """Give what is in use (VmRSS) or was at most since that was asked (VmHWM).
 
-    Of the GPU where there is one, else of this process; NaN where Linux does not tell.
+    Of a device that is a GPU, else of this process; NaN where Linux does not tell.
     """
     now = what == 'VmRSS'
-    if torch.cuda.is_available():
+    if device.type == 'cuda':
         if now:
-            torch.cuda.reset_peak_memory_stats()
-        return (
-            torch.cuda.memory_allocated() if now else torch.cuda.max_memory_allocated()
-        ) / 2**20
+            torch.cuda.reset_peak_memory_stats(device)
+            return torch.cuda.memory_allocated(device) / 2**20
+        return torch.cuda.max_memory_allocated(device) / 2**20
     try:
         if now:
             Path('/proc/self/clear_refs').write_text('5')
@@ -160,7 +163,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     print(', '.join(f'{name} {value}' for name, value in about.items()))
 
-    results = compare(contenders(network, larger, device, picked), frames, clock, rounds)
+    results = compare(contenders(network, larger, device, picked), frames, clock, rounds, device)
     pipeline = pipeline_of(network, device=device)
     stages_ms, rate = stages(pipeline, frames, clock, rounds)
     gflop = counted_gflop(network, size)
@@ -179,13 +182,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     _print_table(['ratio', ''], [[name, f'{value:.3f}'] for name, value in ratios.items()])
 
     few = max(1, rounds // 3)  # these are many frames
-    batches = measure({str(n): Ours(pipeline, n) for n in args.batches}, frames, clock, few)
+    batches = measure(
+        {str(n): Ours(pipeline, n) for n in args.batches}, frames, clock, few, device
+    )
     _print_table(
         ['cameras in a batch', 'ms', 'ms per frame'],
         [[n, row['median_ms'], row['median_ms'] / int(n)] for n, row in batches.items()],
     )
     lower = {h: pipeline_of(network, input_height=h, device=device) for h in args.heights}
-    heights = measure({str(h): Ours(lower[h]) for h in lower}, frames, clock, few)
+    heights = measure({str(h): Ours(lower[h]) for h in lower}, frames, clock, few, device)
     _print_table(
         ['input_height', 'ms', 'frames/s'],
         [[h, row['median_ms'], 1e3 / row['median_ms']] for h, row in heights.items()],
@@ -207,9 +212,12 @@ def compare(
     frames: list[np.ndarray],
     clock: Callable[[], float],
     rounds: int,
+    device: torch.device,
 ) -> list[Row]:
     """Measure the contenders, print their table, and give a row of each with its name."""
-    rows = measure({name: call for name, (_, _, call) in calls.items()}, frames, clock, rounds)
+    rows = measure(
+        {name: call for name, (_, _, call) in calls.items()}, frames, clock, rounds, device
+    )
     results = [
         {'name': name, 'engine': calls[name][0], 'precision': calls[name][1], **row}
         for name, row in rows.items()

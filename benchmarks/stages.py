@@ -6,33 +6,44 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from smoothdino_model.engines.choice import dtype_of
+from smoothdino_model.engines.choice import arithmetic, dtype_of
+from smoothdino_model.engines.cuda_graph import Recording, current
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.pipeline import DepthPipeline
 
 _GEMM = 2048
 
 
+# Gives what repeats some work, and what it made, to whose place a repetition writes on a GPU.
+Repeated = Callable[[Callable[[], Any]], tuple[Callable[[], Any], Any]]
+
+
 @torch.inference_mode()
 def stages(
-    pipeline: DepthPipeline, frames: list[np.ndarray], clock: Callable[[], float], rounds: int
+    pipeline: DepthPipeline,
+    frames: list[np.ndarray],
+    clock: Callable[[], float],
+    rounds: int,
+    repeated: Repeated | None = None,
 ) -> tuple[dict[str, float], float]:
     """Give the median milliseconds of each stage of a frame that has a previous one.
 
     And the GFLOP per second of a product of two matrices in the pipeline's precision, taken in
-    between. Each waits for the device, so that on a GPU their sum is more than a frame takes.
+    between. On a GPU a stage is a CUDA graph, as a frame is to the engine, so that none contains
+    what Python takes to start kernels; each waits for the device, so that their sum is more than
+    a frame takes.
     """
     model, device = pipeline.model, pipeline.device
     backbone = model.backbone
+    repeated = repeated or (partial(_as_graph, device) if device.type == 'cuda' else _as_it_is)
     ms: dict[str, list[float]] = {}
-    square = torch.randn(_GEMM, _GEMM).to(device, dtype_of(pipeline.precision))
-    product = torch.empty_like(square)
 
     @contextmanager
     def timed(stage: str) -> Iterator[None]:
@@ -42,30 +53,50 @@ def stages(
             torch.cuda.synchronize(device)
         ms.setdefault(stage, []).append(1e3 * (clock() - start))
 
-    _, state = model.adapt(model.see(torch.from_numpy(frames[0])[None].to(device)), None)
-    assert state is not None  # the pipeline has an adapter
-    for i in range(1 + rounds):  # the first one is to warm up
-        with timed('upload'):
-            rgb = torch.from_numpy(frames[(1 + i) % len(frames)])[None].to(device)
-        with timed('preprocess'):
-            pixels = backbone.preprocess(rgb)
-        with timed('encode'):
-            features = backbone.encode_input(pixels)
-        with timed('shift'):
+    with current(device), arithmetic(pipeline.precision):
+        rgb = torch.from_numpy(frames[0])[None].to(device)
+        _, state = model.adapt(model.see(rgb), None)
+        assert state is not None  # the pipeline has an adapter
+        square = torch.randn(_GEMM, _GEMM).to(device, dtype_of(pipeline.precision))
+        product = torch.empty_like(square)
+        repeats: dict[str, Callable[[], Any]] = {}
+
+        def made(stage: str, work: Callable[[], Any]) -> Any:
+            repeats[stage], first = repeated(work)
+            return first
+
+        pixels = made('preprocess', lambda: backbone.preprocess(rgb))
+        features = made('encode', lambda: backbone.encode_input(pixels))
+
+        def moved() -> tuple[Any, Any]:
             seen = model.seen(pixels, features)
-            motion = model.measure(seen, state)
-        with timed('adapter'):
-            adapted, state = model.moved_on(seen, state, motion)
-        with timed('decode'):
-            padded = backbone.decode_padded(adapted)
-        with timed('resize'):
-            depth_m = backbone.cut_out(padded, adapted, adapted.frame_size)
-        with timed('download'):
-            depth_m.cpu().numpy()
-        with timed('gemm'):
-            torch.mm(square, square, out=product)
+            return seen, model.measure(seen, state)
+
+        seen, motion = made('shift', moved)
+        adapted, _ = made('adapter', lambda: model.moved_on(seen, state, motion))
+        padded = made('decode', lambda: backbone.decode_padded(adapted))
+        size = adapted.frame_size
+        depth_m = made('resize', lambda: backbone.cut_out(padded, adapted, size))
+        made('gemm', lambda: torch.mm(square, square, out=product))
+        for i in range(1 + rounds):  # the first one is to warm up
+            with timed('upload'):
+                rgb.copy_(torch.from_numpy(frames[(1 + i) % len(frames)])[None])
+            for stage, repeat in repeats.items():
+                with timed(stage):
+                    repeat()
+            with timed('download'):
+                depth_m.cpu().numpy()
     medians = {stage: float(np.median(times[1:])) for stage, times in ms.items()}
     return medians, 2 * _GEMM**3 / 1e6 / medians.pop('gemm')
+
+
+def _as_it_is(work: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
+    return work, work()
+
+
+def _as_graph(device: torch.device, work: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
+    recording = Recording(work, device)
+    return recording.replay, recording.made
 
 
 def counted_gflop(network: Any, size: tuple[int, int]) -> dict[str, float]:
