@@ -155,7 +155,7 @@ class RecordedStep:
         self._rgb = rgb.clone()
         _, state = forward(self._rgb, None)
         self._state = None if state is None else state.each(torch.zeros_like)
-        self._recording = Recording(
+        self._recording: Recording[tuple[Tensor, TemporalState | None]] = Recording(
             lambda: forward(self._rgb, self._state),
             rgb.device,
             None if beside is None else beside._recording,
