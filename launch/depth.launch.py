@@ -12,6 +12,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
 from smoothdino_ros.fast_dds import profile_environment
+from smoothdino_ros.launch_arguments import full_name, params_file_for
 
 TRUE_OR_FALSE = ['', 'true', 'false']
 ARGUMENTS = (
@@ -87,13 +88,17 @@ def depth_node(context: LaunchContext) -> list[LifecycleNode]:
     for name in ('use_sim_time', 'autostart'):
         if given[name]:
             values[name] = given[name] == 'true'
+    parameters: list[str | dict] = [values]
+    if given['params_file']:
+        node = full_name(given['namespace'], 'depth')
+        parameters.insert(0, params_file_for(node, given['params_file']))
     return [
         LifecycleNode(  # so that other launch files can wait for its states
             package='smoothdino_ros',
             executable='depth_node',
             name='depth',
             namespace=given['namespace'],
-            parameters=[one for one in (given['params_file'], values) if one],
+            parameters=parameters,
             remappings=[
                 ('image', image),
                 ('image/compressed', f'{image}/compressed'),

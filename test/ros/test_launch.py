@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from support.dds import own_domain
-from support.made_recordings import PERIOD_NS, START_NS, write_bag
+from support.made_recordings import PERIOD_NS, START_NS, pictures, write_bag
 
 pytest.importorskip('launch_ros', reason='launch_ros is not installed (it comes with apt)')
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
@@ -25,7 +25,7 @@ from launch import LaunchDescription
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import SampleRoom
@@ -105,6 +105,8 @@ class Launched:
         return self
 
     def __exit__(self, *_) -> None:
+        if self.process.poll() is not None:
+            return  # it has ended by itself
         os.killpg(self.process.pid, signal.SIGINT)  # a terminal sends it to all of them
         try:
             self.process.wait(60)
@@ -188,12 +190,45 @@ def test_without_autostart_it_waits(observer, tmp_path):
 
 def test_demo_launch(observer, tiny_model_dir, tmp_path):
     received: list[Image] = []
+    infos: list[CameraInfo] = []
     observer.create_subscription(Image, '/depth/image', received.append, 10)
-    arguments = {'model': tiny_model_dir, 'rate_hz': 2}
+    observer.create_subscription(CameraInfo, '/depth/camera_info', infos.append, 10)
+    arguments = {'model': tiny_model_dir, 'rate_hz': 2, 'image': '/front/image_raw'}
     with Launched(tmp_path / 'log', 'demo.launch.py', **arguments) as launched:
         assert wait_for(observer, lambda: len(received) >= 2), launched.log.read_text()
+        assert observer.count_publishers('/front/image_raw') == 1
+        assert observer.count_publishers('/front/camera_info') == 1
+        assert wait_for(observer, lambda: infos)
     assert received[0].encoding == '32FC1'
     assert launched.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ('file', 'given', 'said'),
+    [
+        ('depth', {'params_file': '/nowhere'}, 'params_file: no such file: /nowhere'),
+        ('replay', {'bag': '/nowhere', 'image': '/x'}, 'bag: no such file or folder: /nowhere'),
+        ('demo', {'rate_hz': 'fast'}, "rate_hz: expected a number more than 0, got 'fast'"),
+    ],
+)
+def test_an_argument_that_cannot_be_meant_ends_the_launch_before_anything_starts(
+    observer, tmp_path, file, given, said
+):
+    with Launched(tmp_path / 'log', f'{file}.launch.py', **given) as launched:
+        assert launched.process.wait(60) == 1
+    words = launched.log.read_text()
+    assert said in words
+    assert 'process started' not in words
+    assert 'Traceback' not in words
+
+
+def test_the_demo_ends_when_its_camera_cannot_play(observer, tmp_path):
+    arguments = {'input': '/nowhere', 'autostart': 'false'}
+    with Launched(tmp_path / 'log', 'demo.launch.py', **arguments) as launched:
+        assert launched.process.wait(60) == 1
+    words = launched.log.read_text()
+    assert '/nowhere' in words
+    assert 'sample_camera-1 ended with exit code 1' in words
 
 
 @pytest.fixture
@@ -209,11 +244,44 @@ def player(monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=os.pathsep)
 
 
+def test_every_frame_of_a_bag_is_answered_and_the_launch_ends_with_it(
+    observer, player, tiny_model_dir, tmp_path
+):
+    bag = write_bag(tmp_path / 'bag', pictures(12), 'sqlite3')
+    received: list[Image] = []
+    diagnostics: list[DiagnosticArray] = []
+    observer.create_subscription(Image, '/depth/image', received.append, 50)
+    observer.create_subscription(DiagnosticArray, '/diagnostics', diagnostics.append, 50)
+    arguments = {
+        'bag': bag,
+        'image': '/cam/image_raw',
+        'rate': 0.2,
+        'model': tiny_model_dir,
+        'device': 'cpu',
+        'use_sim_time': 'false',
+    }
+    with Launched(tmp_path / 'log', 'replay.launch.py', **arguments) as launched:
+        ended = wait_for(observer, lambda: launched.process.poll() is not None)
+    assert ended, launched.log.read_text()
+    wait_for(observer, lambda: False, 0.5)
+    assert launched.process.returncode == 0, launched.log.read_text()
+    assert [stamp_ns(one) for one in received] == [START_NS + i * PERIOD_NS for i in range(12)]
+    assert stamp_ns(diagnostics[-1]) > START_NS + 10**9  # not in the bag's time, as was asked for
+
+
+def test_a_player_that_fails_ends_the_launch(observer, player, tiny_model_dir, tmp_path):
+    (tmp_path / 'bag').mkdir()  # without metadata
+    arguments = {'bag': tmp_path / 'bag', 'image': '/cam/image_raw', 'model': tiny_model_dir}
+    with Launched(tmp_path / 'log', 'replay.launch.py', **arguments) as launched:
+        assert launched.process.wait(180) == 1
+    assert 'player-2 ended with exit code' in launched.log.read_text()
+
+
 def test_a_bag_that_loops_is_replayed_in_its_own_time_and_starts_afresh_each_time(
     observer, player, tiny_model_dir, tmp_path
 ):
-    pictures = [SampleRoom(3, height=48, width=64).frame(3 * i).rgb for i in range(8)]
-    bag = write_bag(tmp_path / 'bag', pictures, 'sqlite3')
+    room = [SampleRoom(3, height=48, width=64).frame(3 * i).rgb for i in range(8)]
+    bag = write_bag(tmp_path / 'bag', room, 'sqlite3')
     params_file = tmp_path / 'params.yaml'
     params_file.write_text(
         '/**:\n  ros__parameters:\n    max_depth_m: 1000\n    min_depth_m: 0\n    device: cpu\n'
@@ -249,13 +317,13 @@ def test_a_bag_that_loops_is_replayed_in_its_own_time_and_starts_afresh_each_tim
     for i, message in enumerate(received):
         place = (stamps_ns[i] - START_NS) // PERIOD_NS
         depth_m = np.frombuffer(message.data, np.float32).reshape(48, 64)
-        wanted = pipeline.step({'': CameraFrame(pictures[place], stamps_ns[i])})['']
+        wanted = pipeline.step({'': CameraFrame(room[place], stamps_ns[i])})['']
         np.testing.assert_allclose(depth_m[depth_m > 0], wanted.depth_m[depth_m > 0], rtol=1e-3)
         if i and stamps_ns[i] < stamps_ns[i - 1]:
             resets += 1
             assert 'stamp went back' in wanted.reset
             pipeline_of_one = DepthPipeline.from_pretrained(tiny_model_dir, device='cpu')
-            alone = pipeline_of_one.step({'': CameraFrame(pictures[place], 0)})[''].depth_m
+            alone = pipeline_of_one.step({'': CameraFrame(room[place], 0)})[''].depth_m
             np.testing.assert_array_equal(wanted.depth_m, alone)
     assert resets >= 2
     camera = diagnostics[-1].status[1]

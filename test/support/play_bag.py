@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument('bag')
     parser.add_argument('--clock', type=float, required=True)
     parser.add_argument('--rate', type=float, default=1.0)
+    parser.add_argument('--delay', type=float, default=0.0)
     parser.add_argument('--loop', action='store_true')
     parser.add_argument('--disable-keyboard-controls', action='store_true', required=True)
     options = parser.parse_args()
@@ -41,6 +42,7 @@ def main() -> int:
             }
             lap = True
             while lap and rclpy.ok():
+                time.sleep(options.delay)
                 began_s, start_ns = time.monotonic(), None
                 for connection, at_ns, raw in reader.messages():
                     start_ns = start_ns or at_ns
