@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,17 +100,47 @@ class OnnxEngine:
         path = cached_export(self._model, size=size, temporal=self._temporal)
         onnxruntime = onnxruntime_for(self._engine)
         provider = PROVIDERS[self._engine][self._device.type]
-        index = {'device_id': self._device.index or 0} if self._device.type == 'cuda' else {}
+        providers = providers_with_options(
+            self._engine,
+            self._device,
+            half=self._model.backbone.dtype == torch.float16,
+            # Beside the network, and made anew for another release.
+            engines=path.parent / f'tensorrt_by_onnxruntime_{onnxruntime.__version__}',
+        )
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = torch.get_num_threads()
         settings.log_severity_level = 3  # errors: what it warns of is not the user's to change
-        session = onnxruntime.InferenceSession(path, settings, providers=[(provider, index)])
+        session = onnxruntime.InferenceSession(path, settings, providers=providers)
         if provider not in session.get_providers():
             raise DeviceError(
                 f'engine {self._engine!r}: ONNX Runtime has {provider} and could not start it '
                 f"(is its library installed?); take engine 'torch'"
             )
         return session
+
+
+def providers_with_options(
+    engine: str, device: torch.device, *, half: bool, engines: Path
+) -> list[tuple[str, dict[str, str]]]:
+    """Give the providers of a session, the first one first, each with its options.
+
+    What TensorRT does not take goes to CUDA. Its own engines, which take minutes to build, and
+    the times of what it tried lie in the folder ``engines``. CUDA computes in float32 where it is
+    asked to, and not in TF32; TensorRT has no option for that.
+    """
+    if device.type != 'cuda':
+        return [(PROVIDERS[engine][device.type], {})]
+    index = {'device_id': str(device.index or 0)}
+    cuda = ('CUDAExecutionProvider', {**index, 'use_tf32': '0'})
+    if PROVIDERS[engine]['cuda'] == cuda[0]:
+        return [cuda]
+    options = {
+        'trt_engine_cache_enable': 'True',
+        'trt_engine_cache_path': str(engines),
+        'trt_timing_cache_enable': 'True',
+        'trt_fp16_enable': str(half),
+    }
+    return [(PROVIDERS[engine]['cuda'], index | options), cuda]
 
 
 def onnxruntime_for(engine: str) -> Any:

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +28,7 @@ from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.whole_files import written_whole
 
 FILE_NAME = 'model.onnx'
+EXPORTS_KEPT = 8  # in the cache of all models and sizes; of a large network each takes 1.3 GB
 _OPSET = 20
 _LARGEST_FILE = 1_900_000_000  # bytes of weights: one protobuf holds 2 GiB
 _TOLERANCE = 1e-4  # of the largest value
@@ -88,7 +90,10 @@ def export_onnx(
 
 
 def cached_export(model: SmoothDino, *, size: tuple[int, int], temporal: bool) -> Path:
-    """Give the exported network from the user's cache, where it is made if it is not there."""
+    """Give the exported network from the user's cache, where it is made if it is not there.
+
+    The cache keeps the :data:`EXPORTS_KEPT` that were used last.
+    """
     cache = (
         Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'smoothdino' / 'onnx'
     )
@@ -96,7 +101,20 @@ def cached_export(model: SmoothDino, *, size: tuple[int, int], temporal: bool) -
     if not (folder / FILE_NAME).is_file():
         _log.warning('exporting the network for frames of %dx%d to %s', *size[::-1], folder)
         export_onnx(model, folder, size=size, temporal=temporal)
+    os.utime(folder)
+    by_use = sorted(cache.glob(f'*/{FILE_NAME}'), key=_last_use)
+    for path in by_use[:-EXPORTS_KEPT]:
+        _log.info('removing %s: %d exported networks were used since', path.parent, EXPORTS_KEPT)
+        # A process that has loaded it keeps what it has.
+        shutil.rmtree(path.parent, ignore_errors=True)
     return folder / FILE_NAME
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.parent.stat().st_mtime
+    except FileNotFoundError:  # by another process, which removed it
+        return 0.0
 
 
 class _Network(nn.Module):
