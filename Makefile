@@ -2,6 +2,8 @@
 # make check  before each commit, in a minute and a half: lint, types, the tests that are not marked slow
 # make test   everything CI runs: lint, types, the colcon build, all tests
 # make soak   the long tests of what the node and its depth survive, then half an hour of load: MINUTES=30 OUTPUT=dir
+# make gpu    on a machine with an NVIDIA GPU: its tests, the figures of docs/performance.md, a verdict: OUTPUT=dir;
+#             PYTHON=python of an environment that has torch already is taken as it is
 # make setup  the virtual environment in .venv, which the others make for themselves
 # make lint, make build, make pins, make clean
 
@@ -23,7 +25,7 @@ PINS := cat constraints.txt
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: setup pins demo check test soak lint build clean sample-room smoothdino-small notebooks
+.PHONY: setup pins demo check test soak gpu lint build clean sample-room smoothdino-small notebooks
 
 setup: $(STAMP)
 
@@ -80,12 +82,15 @@ soak: setup
 	SMOOTHDINO_SOAK=1 $(PY) -m pytest test/ros/test_fuzz.py test/ros/test_survival.py test/model/test_engine.py --timeout 7200
 	$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),30) --output $(or $(OUTPUT),soak_output)
 
+gpu:
+	@$(PYTHON) -m benchmarks.gpu $(if $(OUTPUT),--output '$(OUTPUT)')
+
 # With the bundled model as it is now; to be committed after every change of it.
 notebooks: setup
 	$(PY) notebooks/save.py
 
 clean:
-	rm -rf $(BUILD) demo_output soak_output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(BUILD) demo_output gpu_output soak_output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
 # The bundled model, trained anew in runs/, resumed where it was broken off: three hours of two slow cores.
 sample-room: setup

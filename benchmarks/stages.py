@@ -18,7 +18,7 @@ from smoothdino_model.engines.cuda_graph import Recording, current
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.pipeline import DepthPipeline
 
-_GEMM = 2048
+_GEMM = {'cpu': 2048, 'cuda': 8192}  # large enough to be limited by the arithmetic alone
 
 
 # Gives what repeats some work, and what it made, to whose place a repetition writes on a GPU.
@@ -57,7 +57,8 @@ def stages(
         rgb = torch.from_numpy(frames[0])[None].to(device)
         _, state = model.adapt(model.see(rgb), None)
         assert state is not None  # the pipeline has an adapter
-        square = torch.randn(_GEMM, _GEMM).to(device, dtype_of(pipeline.precision))
+        n = _GEMM.get(device.type, 2048)
+        square = torch.randn(n, n).to(device, dtype_of(pipeline.precision))
         product = torch.empty_like(square)
         repeats: dict[str, Callable[[], Any]] = {}
 
@@ -87,7 +88,7 @@ def stages(
             with timed('download'):
                 depth_m.cpu().numpy()
     medians = {stage: float(np.median(times[1:])) for stage, times in ms.items()}
-    return medians, 2 * _GEMM**3 / 1e6 / medians.pop('gemm')
+    return medians, 2 * n**3 / 1e6 / medians.pop('gemm')
 
 
 def _as_it_is(work: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
