@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from smoothdino_model.weights.hub import DEFAULT_MODEL
 
 _log = logging.getLogger(__name__)
 
+_SHAPES_KEPT = 64  # that are known to be warm
 _MOST_FOCAL = 50.0  # widths: beyond, pixels are meant
 
 
@@ -105,8 +107,10 @@ class DepthPipeline:
         )
         self.model = network.model
         self._network: Step | None = network
+        self._n_slow_steps = network.n_slow_steps
         _log.info('depth by %s on %s in %s', self.engine, self.device, self.precision)
         self._host = HostMemory(self.device)
+        self._warm: set[tuple[int, ...]] = set()
         self.max_gap_s = max_gap_s
         self._memories: dict[str, _Memory] = {}
         self._reset_reasons: dict[str, str] = {}
@@ -155,12 +159,9 @@ class DepthPipeline:
         Cameras whose frames are of one size run as one batch. If it raises, no camera's state has
         changed.
         """
-        groups: dict[tuple[int, int], list[str]] = {}
-        for camera, frame in frames.items():
-            groups.setdefault(_frame_size(camera, frame.rgb), []).append(camera)
         results: dict[str, DepthResult] = {}
         memories: dict[str, _Memory] = {}
-        for size, cameras in groups.items():
+        for size, cameras in _by_size(frames).items():
             resets = {camera: self._why_reset(camera, frames[camera]) for camera in cameras}
             states = [
                 self._memories[camera].state if resets[camera] is None else None
@@ -190,6 +191,31 @@ class DepthPipeline:
         for camera in frames:
             self._reset_reasons.pop(camera, None)
         return {camera: results[camera] for camera in frames}
+
+    @torch.inference_mode()
+    def warm_up(self, frames: Mapping[str, CameraFrame]) -> bool:
+        """Make the engine ready for frames like these; tell whether there was something to do.
+
+        Otherwise the first ones would take longer than the later ones: CUDA graphs are recorded,
+        ONNX files exported. It is tried once for a size and number of frames, and no camera's
+        state changes.
+        """
+        network, start_s = self._open_network(), monotonic()
+        shapes = {(len(cameras), *size): cameras for size, cameras in _by_size(frames).items()}
+        new = [shape for shape in shapes if self._n_slow_steps and shape not in self._warm]
+        for shape in new:
+            if len(self._warm) >= _SHAPES_KEPT:
+                self._warm.clear()
+            self._warm.add(shape)
+            number, *size = shape
+            _log.info('warming up for %d frames of %s at a time', number, _by(tuple(size)))
+            rgb = self._host.upload([frames[camera].rgb for camera in shapes[shape]])
+            for _ in range(self._n_slow_steps):
+                depth_m, _ = network(rgb, None)
+            self._host.download(depth_m)  # waits for it
+        if new:
+            _log.info('warmed up in %.1f s', monotonic() - start_s)
+        return bool(new)
 
     def reset(self, camera: str | None = None, reason: str = 'requested') -> None:
         """Forget the previous frames of one camera, or of all; their next one is a first frame."""
@@ -222,9 +248,9 @@ class DepthPipeline:
 
         Depth and motion are lent until the next call.
         """
-        if self._network is None:
-            raise RuntimeError('this pipeline is closed: make another one')
-        depth_m, state = self._network(self._host.upload(images), TemporalState.join(states))
+        depth_m, state = self._open_network()(
+            self._host.upload(images), TemporalState.join(states)
+        )
         if state is None:
             return (
                 self._host.download(depth_m)[0],
@@ -234,6 +260,11 @@ class DepthPipeline:
         motion = torch.cat((state.shift_px, state.confidence[:, None]), dim=1)
         depths_m, motions = self._host.download(depth_m, motion)
         return depths_m, motions, state.split()
+
+    def _open_network(self) -> Step:
+        if self._network is None:
+            raise RuntimeError('this pipeline is closed: make another one')
+        return self._network
 
     def _scale(self, camera: str, frame: CameraFrame) -> float:
         if frame.focal is None:
@@ -265,6 +296,14 @@ class DepthPipeline:
         if last.frame_id != frame.frame_id:
             return f'frame_id changed from {last.frame_id!r:.80} to {frame.frame_id!r:.80}'
         return None
+
+
+def _by_size(frames: Mapping[str, CameraFrame]) -> dict[tuple[int, int], list[str]]:
+    """Give the cameras whose frames are of a size."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for camera, frame in frames.items():
+        groups.setdefault(_frame_size(camera, frame.rgb), []).append(camera)
+    return groups
 
 
 def _frame_size(camera: str, rgb: np.ndarray) -> tuple[int, int]:

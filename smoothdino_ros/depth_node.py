@@ -117,6 +117,7 @@ class DepthNode(LifecycleNode):
         worker = InferenceWorker(
             now.cameras,
             step=now.pipeline.step,
+            prepare=now.pipeline.warm_up,
             report=self._report,
             max_rate_hz=now.settings.max_rate_hz,
             max_latency_s=now.settings.max_latency_s,

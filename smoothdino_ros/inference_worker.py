@@ -93,6 +93,8 @@ class InferenceWorker:
     """`offer` messages from any thread between `start` and `stop`; one thread answers them.
 
     step(frames by camera) -> results by camera; any exception drops that batch.
+    prepare(frames by camera) makes ready for batches like this one, where there is something to
+    make, and tells so; meanwhile later messages may have come, and those are answered.
     report(text) is called, from either thread, for each message that is rejected, fails or is
     overdue.
     """
@@ -102,13 +104,14 @@ class InferenceWorker:
         cameras: Mapping[str, Camera],
         *,
         step: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        prepare: Callable[[Mapping[str, Any]], bool] = lambda frames: False,
         report: Callable[[str], None],
         max_rate_hz: float = 0.0,
         max_latency_s: float = 0.0,
     ) -> None:
         # These may be set at any time; 0 means no limit.
         self.max_rate_hz, self.max_latency_s = max_rate_hz, max_latency_s
-        self._step, self._report = step, report
+        self._step, self._prepare, self._report = step, prepare, report
         self._slots = {name: _Slot(camera) for name, camera in cameras.items()}
         self._changed = threading.Condition()
         self._before_next: list[Callable[[], None]] = []
@@ -233,6 +236,9 @@ class InferenceWorker:
 
     def _answer_batch(self, batch: dict[str, Waiting], frames: dict[str, Any]) -> None:
         try:
+            if self._prepare(frames):
+                self._return(batch)
+                return
             results = self._step(frames)
         except Exception as error:
             for name, waiting in batch.items():
@@ -251,6 +257,18 @@ class InferenceWorker:
                 c.count(answered=c.counts.answered + 1)
                 c.answered_s.append(now_s)
                 c.latencies_s.append(now_s - waiting.received_s)
+
+    def _return(self, batch: dict[str, Waiting]) -> None:
+        """Let messages wait again, but for those that a later one has followed."""
+        for name, waiting in batch.items():
+            with self._changed:
+                c = self._slots[name]
+                if c.waiting is None and not c.skipped_ns:
+                    c.waiting = waiting
+                    c.skipped_ns.extend(waiting.skipped_ns)
+                    continue
+                c.count(dropped=c.counts.dropped + 1)
+            self._put_back(name, (*waiting.skipped_ns, waiting.stamp_ns))
 
     def _count_received(self, c: _Slot, now_s: float) -> None:
         c.count(received=c.counts.received + 1, last_received_s=now_s)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from smoothdino_model.engines.bf16_attention import with_written_scores
-from smoothdino_model.engines.cuda_graph import GraphedStep
+from smoothdino_model.engines.cuda_graph import TIMES_SEEN, GraphedStep
 from smoothdino_model.engines.names import ENGINES, PRECISIONS, PROVIDERS, DeviceError
 from smoothdino_model.engines.onnx import OnnxEngine, onnxruntime_for
 from smoothdino_model.engines.winograd import with_winograd
@@ -103,10 +103,14 @@ def _cpu_bf16() -> set[str]:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A network as an engine runs it: ``model`` is its own, ``step`` runs it."""
+    """A network as an engine runs it: ``model`` is its own, ``step`` runs it.
+
+    The first ``n_slow_steps`` with frames of a shape take longer than the later ones.
+    """
 
     model: SmoothDino
     step: Step
+    n_slow_steps: int = 0
 
     def __call__(
         self, rgb: Tensor, state: TemporalState | None
@@ -124,7 +128,8 @@ def make_engine(
     model = _sharing_copy(model).eval().requires_grad_(False).to(device)
     set_precision(model, precision)
     if engine in PROVIDERS:
-        return Prepared(model, OnnxEngine(model, engine=engine, device=device, temporal=temporal))
+        by_onnx = OnnxEngine(model, engine=engine, device=device, temporal=temporal)
+        return Prepared(model, by_onnx, n_slow_steps=1)
     if device.type == 'cpu' and precision == 'fp32':
         with_winograd(model)
     if device.type == 'cpu' and precision == 'bf16' and _cpu_bf16() == {'avx512_bf16'}:
@@ -134,7 +139,9 @@ def make_engine(
         with arithmetic(precision):
             return model(rgb, state) if temporal else (model.backbone(rgb), None)
 
-    return Prepared(model, GraphedStep(forward, device) if device.type == 'cuda' else forward)
+    if device.type == 'cuda':
+        return Prepared(model, GraphedStep(forward, device), n_slow_steps=TIMES_SEEN)
+    return Prepared(model, forward)
 
 
 _setting_arithmetic = threading.RLock()

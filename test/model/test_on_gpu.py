@@ -2,6 +2,7 @@
 """What an NVIDIA GPU alone can show of the network; `make gpu` runs it."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -106,6 +107,17 @@ def test_cameras_that_join_one_after_the_other_see_what_each_sees_alone():
             came_m, expected_m = map(torch.from_numpy, (result.depth_m, expected.depth_m))
             assert relative_error(came_m, expected_m) < 1e-3
             assert result.depth_m.base is None
+
+
+def test_the_first_frame_of_what_is_warm_takes_at_most_twice_a_later_one(frames):
+    warm = pipeline()
+    assert warm.warm_up({'': CameraFrame(frames[0], 0)})
+    seconds = []
+    for i, rgb in enumerate(frames[:50]):
+        start_s = time.perf_counter()
+        warm.step({'': CameraFrame(rgb, i * PERIOD_NS)})
+        seconds.append(time.perf_counter() - start_s)
+    assert seconds[0] <= 2 * np.median(seconds[1:])
 
 
 @torch.inference_mode()

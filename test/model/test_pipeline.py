@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams: pieces equal the whole, cameras are apart, a reset is a first frame."""
 
+import itertools
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 import torch
 
 import smoothdino_model.network.smoothdino as model_module
+from smoothdino_model.engines import cuda_graph
+from smoothdino_model.engines.cuda_graph import TIMES_SEEN, GraphedStep
 from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import DepthBackbone
@@ -511,6 +515,39 @@ def test_device_and_precision_are_checked_before_the_weights(tmp_path):
 def test_the_weights_of_a_pipeline_ask_for_no_gradient():
     assert not any(parameter.requires_grad for parameter in pipeline().model.parameters())
     assert not pipeline().model.training
+
+
+# --- made ready
+
+
+def test_on_a_cpu_there_is_nothing_to_make_ready():
+    assert pipeline().warm_up({'a': clip(1)[0]}) is False
+
+
+def test_a_pipeline_that_was_made_ready_records_nothing_in_its_first_frames(caplog, monkeypatch):
+    """Each size and number of cameras once; and no camera has a previous frame by it."""
+    caplog.set_level(logging.INFO, 'smoothdino_model.pipeline')
+    seconds = itertools.cycle([2.0, 1.0])  # a recording on the CPU is no faster
+    monkeypatch.setattr(cuda_graph, '_median_s', lambda step, rgb: next(seconds))
+    recorded = []
+
+    def capture(forward, rgb, beside):
+        recorded.append(tuple(rgb.shape))
+        return forward
+
+    plain, ready = pipeline(), pipeline()
+    ready._network = GraphedStep(ready._network, ready.device, capture)
+    ready._n_slow_steps = TIMES_SEEN
+    frames = clip(6)
+    assert ready.warm_up({'a': frames[0]})
+    assert not ready.warm_up({'b': frames[1]})
+    assert ready.warm_up({'a': frames[0], 'b': frames[1]})
+    assert 'warming up for 2 frames of 98x75 at a time' in caplog.text
+    assert recorded == [(1, 75, 98, 3), (2, 75, 98, 3)]
+    for came, expected in zip(steps(ready, frames), steps(plain, frames), strict=True):
+        assert came.reset == expected.reset
+        assert same(came, expected)
+    assert len(recorded) == 2
 
 
 def test_closed_is_closed():

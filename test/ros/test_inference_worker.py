@@ -113,6 +113,72 @@ def test_cameras_that_wait_at_the_same_moment_are_one_batch():
     assert [sorted(batch) for batch in answers.batches] == [['front'], ['front', 'rear']]
 
 
+class Preparing(Answers):
+    """Is made ready, once for each number of cameras, while messages come."""
+
+    def __init__(self, *cameras: str, meanwhile=(), **options) -> None:
+        self.prepared: list[list[str]] = []
+        self._meanwhile = meanwhile
+        super().__init__(cameras, prepare=self._prepare, **options)
+
+    def _prepare(self, frames) -> bool:
+        if len(frames) in map(len, self.prepared):
+            return False
+        self.prepared.append(sorted(frames))
+        for message, stamp_ns in self._meanwhile:
+            self.offer('front', message, stamp_ns)
+        return True
+
+
+def test_a_message_that_was_made_ready_for_is_answered_where_no_later_one_came():
+    with Preparing('front') as answers:
+        for i, message in enumerate('ab', start=1):
+            answers.offer('front', message, i)
+            answers.until(lambda i=i: len(answers.published) == i)
+    assert answers.prepared == [['front']]
+    assert answers.published == [('front', 'a'), ('front', 'b')]
+    assert answers.batches[0]['front'].skipped_ns == ()
+
+
+def test_messages_that_came_while_it_was_made_ready_are_answered_in_place_of_the_first():
+    """So the first answer is as fresh as the later ones."""
+    with Preparing('front', meanwhile=[('b', 2), ('c', 3)]) as answers:
+        answers.offer('front', 'a', 1)
+        answers.until(lambda: answers.published)
+        counts = answers.worker.counts()['front']
+    assert answers.published == [('front', 'c')]
+    assert answers.batches[0]['front'].skipped_ns == (1, 2)
+    assert (counts.received, counts.dropped, counts.answered) == (3, 2, 1)
+
+
+def test_what_the_rate_limit_leaves_out_meanwhile_keeps_its_place_in_time(clock):
+    with Preparing('front', meanwhile=[('b', 2)], max_rate_hz=1.0) as answers:
+        answers.offer('front', 'a', 1)
+        answers.until(lambda: answers.worker.counts()['front'].dropped == 2)
+        clock.now_s += 2
+        answers.offer('front', 'c', 3)
+        answers.until(lambda: answers.published)
+    assert answers.published == [('front', 'c')]
+    assert answers.batches[0]['front'].skipped_ns == (1, 2)
+
+
+def test_where_it_cannot_be_made_ready_the_batch_fails_and_the_next_is_answered():
+    def fail_once(frames) -> bool:
+        if failed:
+            return False
+        failed.append(True)
+        raise MemoryError('out of memory')
+
+    failed: list[bool] = []
+    with Answers(prepare=fail_once) as answers:
+        answers.offer('front', 'a', 1)
+        answers.until(lambda: answers.reports)
+        answers.offer('front', 'b', 2)
+        answers.until(lambda: answers.published)
+    assert answers.published == [('front', 'b')]
+    assert answers.reports == ['Dropped an image of front: MemoryError: out of memory']
+
+
 def test_messages_of_another_kind_are_another_batch_that_holds_up_no_answer():
     with Answers(['front', 'rear', 'left'], blocked=True) as answers:
         answers.offer('front', 'a', 1)
