@@ -19,6 +19,7 @@ from smoothdino_model.recordings.calibration import (
     is_rectified,
 )
 from smoothdino_ros import conversions
+from smoothdino_ros.compressed_depth import CompressedDepth
 from smoothdino_ros.depth_colors import depth_colors
 from smoothdino_ros.diagnostics import Tracking
 from smoothdino_ros.inference_worker import CameraCounts, Waiting
@@ -44,6 +45,7 @@ class Camera:
         self._node, self._prefix = node, prefix
         self.settings = settings  # replaced whole, from any thread
         self._depth = watched_publisher(node, Image, f'{prefix}depth/image')
+        self._compressed = CompressedDepth(node, self._depth.topic_name)
         self._depth_info = watched_publisher(node, CameraInfo, f'{prefix}depth/camera_info')
         self._points = watched_publisher(node, PointCloud2, f'{prefix}depth/points')
         self._color = watched_publisher(node, Image, f'{prefix}depth/image_color')
@@ -60,6 +62,7 @@ class Camera:
     def subscribe(self, on_image: Callable[[Image | CompressedImage], None]) -> None:
         self.tracking, self.reported, self._infos = Tracking(), CameraCounts(), ()
         self._info_due_s, self._bit_depth = None, self._new_bit_depth()
+        self._compressed.dropped = 0
         # First, because the executor takes what is ready in this order: an image and its info that
         # come at the same moment belong together.
         info = WatchedSubscription(
@@ -96,6 +99,7 @@ class Camera:
 
     def destroy(self) -> None:
         self.unsubscribe()
+        self._compressed.destroy()
         for publisher in (self._depth, self._depth_info, self._points, self._color):
             self._node.destroy_lifecycle_publisher(publisher)
 
@@ -110,7 +114,9 @@ class Camera:
         outputs = [self._depth, self._depth_info]
         outputs += [self._points] if p.publish_points else []
         outputs += [self._color] if p.publish_color else []
-        return any(one.get_subscription_count() > 0 for one in outputs)
+        return self._compressed.wanted() or any(
+            one.get_subscription_count() > 0 for one in outputs
+        )
 
     def ready(self) -> bool:
         """Whether an image may be worked on.
@@ -155,6 +161,8 @@ class Camera:
                     result.depth_m, header, encoding=p.depth_encoding, **range_m
                 )
             )
+        if self._compressed.wanted():
+            self._compressed.offer(result.depth_m, header, p)
         pinhole = calibration.intrinsics
         if p.publish_points and pinhole and self._points.get_subscription_count() > 0:
             self._points.publish(
@@ -174,6 +182,7 @@ class Camera:
             scale=result.scale,
             uncalibrated=calibration.fault,
             frame_id=header.frame_id[:80],
+            compressed_dropped=self._compressed.dropped,
         )
 
     def _on_info(self, message: CameraInfo) -> None:

@@ -31,7 +31,8 @@ class Tracking:
     """How one camera's answers came about; replaced whole after each answer.
 
     scale is what the model's depth was multiplied by for the focal length; uncalibrated says why
-    that could not be known, empty where it could.
+    that could not be known, empty where it could. compressed_dropped are the depth maps that
+    depth/image/compressedDepth left out for later ones.
     """
 
     resets: int = 0
@@ -41,6 +42,7 @@ class Tracking:
     scale: float = 1.0
     uncalibrated: str = ''
     frame_id: str = ''
+    compressed_dropped: int = 0
 
 
 def node_status(
@@ -119,6 +121,7 @@ def camera_status(
         'answered': now.answered,
         'dropped': now.dropped,
         'overdue': now.overdue,
+        'dropped by compressedDepth': tracking.compressed_dropped,
         'unwanted': now.unwanted,
         'rejected': now.rejected,
         'last rejection': now.last_rejection,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
+COMPRESSED_DEPTH_FORMATS = ('png', 'rvl')
 
 _LONGEST_16UC1_M = 65.535  # the last millimetre that 16 bits hold
 
@@ -97,6 +98,12 @@ class NodeParameters:
         '32FC1 (metres; NaN invalid, -Inf too close, +Inf too far) or '
         '16UC1 (millimetres, 0 for all of these).',
     )
+    compressed_depth_format: str = _parameter(
+        'png', 'How depth/image/compressedDepth is packed: png or rvl.'
+    )
+    compressed_depth_png_level: int = _parameter(
+        1, 'Level of png in depth/image/compressedDepth: 0 (fast) to 9 (small).'
+    )
     min_depth_m: float = _parameter(
         0.1, 'Depth in metres below which a pixel counts as too close: 0 or more.'
     )
@@ -153,6 +160,9 @@ class NodeParameters:
         _check_choice(self, 'precision', ('auto', *PRECISIONS))
         _check_choice(self, 'image_transport', IMAGE_TRANSPORTS)
         _check_choice(self, 'depth_encoding', DEPTH_ENCODINGS)
+        _check_choice(self, 'compressed_depth_format', COMPRESSED_DEPTH_FORMATS)
+        level = self.compressed_depth_png_level
+        _check(self, 'compressed_depth_png_level', 0 <= level <= 9, '0 (fast) to 9 (small)')
         _check(self, 'bit_depth', self.bit_depth in (0, *range(8, 17)), '0 or 8 to 16')
         height = self.input_height
         _check(self, 'input_height', height == 0 or 14 <= height <= 4320, '0 or 14 to 4320')

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from smoothdino_model.recordings.image_bytes import (
     pixels_of,
     png_size,
 )
-from smoothdino_model.recordings.rvl import from_rvl
+from smoothdino_model.recordings.rvl import from_rvl, to_rvl
 
 _LEVELS = np.arange(256, dtype=np.uint8).reshape(256, 1)
 _DEPTH_COLORS = cv2.cvtColor(  # (256, 1, 3), as OpenCV wants a table
@@ -30,6 +31,7 @@ _DEPTH_COLORS[0] = 0  # unknown
 NYU_MAX_DEPTH_M = 10.0  # what 255 means in 8-bit depth
 _PLAIN_PNG = ('16UC1', 'png compressed')  # of compressed_image_transport
 _DEPTH = {'32FC1': ('f4', 1.0), '16UC1': ('u2', 0.001)}  # number, metres per unit
+_QUANTIZATION_M = 100.0  # of compressed_depth by default: where a step is a metre
 
 
 def depth_m_from_bytes(
@@ -152,6 +154,47 @@ def depth_bytes(
         if where.any():
             np.copyto(pixels, value, where=where)
     return data
+
+
+def compressed_depth(
+    depth_m: np.ndarray,
+    *,
+    encoding: str,
+    kind: str,
+    png_level: int,
+    min_depth_m: float,
+    max_depth_m: float,
+) -> tuple[str, array.array]:
+    """(H, W) float32 metres as format and data of a CompressedImage, as compressed_depth has them.
+
+    kind is png, of a level from 0 (fast) to 9 (small), or rvl. 16UC1 holds its millimetres; 32FC1
+    the whole part of a / depth + b, in steps of depth² / 10100: a centimetre at 10 m. Unknown, 0,
+    is what is out of range, and in 32FC1 what is nearer than about 0.15 m, for which 16 bits have
+    no number. The rule is that of codec.cpp in image_transport_plugins.
+    """
+    if encoding == '16UC1':
+        a = b = np.float32(0)
+        millimetres = depth_bytes(
+            depth_m, encoding=encoding, min_depth_m=min_depth_m, max_depth_m=max_depth_m
+        )
+        stored = np.frombuffer(millimetres, np.uint16).reshape(depth_m.shape)
+    else:
+        a = np.float32(_QUANTIZATION_M * (_QUANTIZATION_M + 1))
+        b = np.float32(1) - a / np.float32(max_depth_m)
+        with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
+            inverse = a / depth_m.astype(np.float32, copy=False) + b
+            known = (depth_m >= min_depth_m) & (depth_m < max_depth_m)
+            known &= inverse < 65536  # where the plugin would begin again at 0
+        stored = np.where(known, inverse, 0).astype(np.uint16)
+    data = array.array('B', struct.pack('<iff', 0, a, b))
+    if kind == 'rvl':
+        height, width = depth_m.shape
+        data.frombytes(struct.pack('<II', width, height))
+        data.frombytes(to_rvl(stored).data)
+    else:
+        png = cv2.imencode('.png', stored, [cv2.IMWRITE_PNG_COMPRESSION, png_level])[1]
+        data.frombytes(png.data)
+    return f'{encoding}; compressedDepth {kind}', data
 
 
 def byte_array(pixels: np.ndarray) -> array.array:

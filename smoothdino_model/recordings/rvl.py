@@ -37,6 +37,46 @@ def from_rvl(data: np.ndarray, pixels: int) -> np.ndarray:
     return stored
 
 
+def to_rvl(stored: np.ndarray) -> np.ndarray:
+    """(N,) uint8 from uint16 of any shape, row by row, in whole words."""
+    pixels = stored.ravel()
+    places = np.flatnonzero(pixels)
+    first = np.flatnonzero(np.diff(places, prepend=-2) > 1)  # of each run, among the kept ones
+    begins = places[first]
+    counts = np.diff(first, append=places.size)
+    ends = begins + counts
+    zeros = begins - np.concatenate(([0], ends[:-1]))[: begins.size]
+
+    coded = pixels[places].astype(np.int32)
+    differences = coded.copy()
+    differences[1:] -= coded[:-1]
+    values = np.empty(places.size + 2 * first.size, np.int32)
+    at = first + 2 * np.arange(first.size)  # where the lengths of each run go
+    values[at], values[at + 1] = zeros, counts
+    is_pixel = np.ones(values.size, bool)
+    is_pixel[at] = is_pixel[at + 1] = False
+    values[is_pixel] = (differences << 1) ^ (differences >> 31)
+    left = pixels.size - (ends[-1] if ends.size else 0)
+    if left:
+        values = np.concatenate((values, np.array((left, 0), np.int32)))
+    return _packed(values)
+
+
+def _packed(values: np.ndarray) -> np.ndarray:
+    """Write numbers in groups of 3 bits, and eight groups in a word, the first one highest."""
+    limits = 8 ** np.arange(1, 10)
+    groups = 1 + np.searchsorted(limits, values, side='right')
+    first = np.cumsum(groups) - groups
+    total = int(groups.sum())
+    nibbles = np.zeros(-(-total // 8) * 8, np.uint8)
+    for k in range(int(groups.max(initial=0))):
+        some = slice(None) if k == 0 else groups > k
+        more = (groups[some] > k + 1).astype(np.uint8) << 3
+        nibbles[first[some] + k] = (values[some] >> 3 * k & 7).astype(np.uint8) | more
+    words = (nibbles[::2] << 4 | nibbles[1::2]).reshape(-1, 4)
+    return np.ascontiguousarray(words[:, ::-1]).ravel()
+
+
 def _values(nibbles: np.ndarray) -> np.ndarray:
     """Give the numbers that groups of 3 bits make, without one that the data breaks off in."""
     last = np.flatnonzero(nibbles < 8)

@@ -43,6 +43,9 @@ def test_an_integer_will_do_for_a_number_and_nothing_else_is_converted():
         ('bit_depth', 17),
         ('bit_depth', -1),
         ('depth_encoding', '64FC1'),
+        ('compressed_depth_format', 'jpeg'),
+        ('compressed_depth_png_level', -1),
+        ('compressed_depth_png_level', 10),
         ('min_depth_m', -0.1),
         ('min_depth_m', 11.0),
         ('max_depth_m', 0.0),
@@ -103,6 +106,7 @@ def test_what_can_change_while_configured():
         *('depth_encoding', 'min_depth_m', 'max_depth_m', 'max_rate_hz', 'max_gap_s'),
         *('focal_correction', 'publish_points', 'points_stride', 'publish_color'),
         *('max_latency_s', 'diagnostics_period_s'),
+        *('compressed_depth_format', 'compressed_depth_png_level'),
     }
 
 

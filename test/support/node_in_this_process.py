@@ -31,10 +31,14 @@ class InThisProcess:
         calls = {one.topic_name: one.callback for one in self.node.subscriptions}
         self._take_image, self._take_info = calls[f'/{topic}'], calls['/camera_info']
         self.viewer = Observer()
-        for one, name in ((PointCloud2, 'depth/points'), (Image, 'depth/image_color')):
+        for one, name in (
+            (PointCloud2, 'depth/points'),
+            (Image, 'depth/image_color'),
+            (CompressedImage, 'depth/image/compressedDepth'),
+        ):
             self.viewer.node.create_subscription(one, name, lambda _: None, 5)
         outputs = [one for one in self.node.publishers if one.topic_name.startswith('/depth/')]
-        assert len(outputs) == 4
+        assert len(outputs) == 5
         assert self.viewer.wait_for(lambda: all(one.get_subscription_count() for one in outputs))
         self.viewer.wait_for(lambda: False, 0.3)  # of its second subscription, perhaps later
 
