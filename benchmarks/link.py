@@ -13,12 +13,25 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from std_msgs.msg import Header
+
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
 from smoothdino_model.recordings.depth_images import compressed_depth, depth_bytes
-from smoothdino_model.room.sample_room import SampleRoom
+from smoothdino_model.recordings.frames import Intrinsics
+from smoothdino_model.room.sample_room import NYU_FOCAL, SampleRoom
+from smoothdino_ros.point_cloud import point_cloud_message
 
 RANGE_M: dict[str, Any] = {'min_depth_m': 0.1, 'max_depth_m': 10.0}
 LEVELS = (0, 1, 3, 6, 9)
+THINNINGS: tuple[dict[str, Any], ...] = (
+    {'stride': 2},
+    {'stride': 4},
+    {'max_range_m': 3.0},
+    {'voxel_m': 0.02},
+    {'voxel_m': 0.05},
+    {'voxel_m': 0.1},
+    {'stride': 2, 'voxel_m': 0.05},
+)
 Output = Callable[[CameraFrame, DepthResult], int]  # makes it, and gives its bytes
 
 
@@ -28,6 +41,17 @@ def raw(_: CameraFrame, result: DepthResult, *, encoding: str) -> int:
 
 def packed(_: CameraFrame, result: DepthResult, **settings: Any) -> int:
     return len(compressed_depth(result.depth_m, **settings, **RANGE_M)[1])
+
+
+def points(frame: CameraFrame, result: DepthResult, **thinning: Any) -> int:
+    height, width = result.depth_m.shape
+    pinhole = Intrinsics(
+        NYU_FOCAL * width, NYU_FOCAL * width, width / 2, height / 2, width, height
+    )
+    message = point_cloud_message(
+        result.depth_m, frame.rgb, pinhole, Header(), **thinning, **RANGE_M
+    )
+    return len(message.data)
 
 
 def outputs() -> dict[str, Output]:
@@ -40,6 +64,10 @@ def outputs() -> dict[str, Output]:
             name = f'compressedDepth {encoding} png {level}'
             made[name] = partial(pack, kind='png', png_level=level)
         made[f'compressedDepth {encoding} rvl'] = partial(pack, kind='rvl', png_level=0)
+    made['depth/points'] = partial(points)
+    for thinning in THINNINGS:
+        name = ', '.join(f'points_{key} {value:g}' for key, value in thinning.items())
+        made[f'depth/points, {name}'] = partial(points, **thinning)
     return made
 
 

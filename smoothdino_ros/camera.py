@@ -167,7 +167,14 @@ class Camera:
         if p.publish_points and pinhole and self._points.get_subscription_count() > 0:
             self._points.publish(
                 point_cloud_message(
-                    result.depth_m, frame.rgb, pinhole, header, stride=p.points_stride, **range_m
+                    result.depth_m,
+                    frame.rgb,
+                    pinhole,
+                    header,
+                    stride=p.points_stride,
+                    max_range_m=p.points_max_range_m,
+                    voxel_m=p.points_voxel_m,
+                    **range_m,
                 )
             )
         if p.publish_color and self._color.get_subscription_count() > 0:

@@ -123,6 +123,15 @@ class NodeParameters:
     points_stride: int = _parameter(
         1, 'Every how many-th row and column of pixels becomes points: 1 to 64.'
     )
+    points_max_range_m: float = _parameter(
+        0.0,
+        'Distance in metres from the camera up to which there are points: 0 (no limit) or more.',
+    )
+    points_voxel_m: float = _parameter(
+        0.0,
+        'Edge in metres of the cubes in each of which one point is kept: 0 (all points are) or '
+        '0.01 to 10.',
+    )
     publish_color: bool = _parameter(
         True, 'Whether depth/image_color is published to those who subscribe to it.'
     )
@@ -185,6 +194,9 @@ class NodeParameters:
         )
         _check(self, 'max_rate_hz', 0 <= self.max_rate_hz < math.inf, '0 (no limit) or more')
         _check(self, 'points_stride', 1 <= self.points_stride <= 64, '1 to 64')
+        range_m, edge_m = self.points_max_range_m, self.points_voxel_m
+        _check(self, 'points_max_range_m', 0 <= range_m < math.inf, '0 (no limit) or more')
+        _check(self, 'points_voxel_m', edge_m == 0 or 0.01 <= edge_m <= 10, '0 or 0.01 to 10')
         _check(self, 'max_latency_s', 0 <= self.max_latency_s < math.inf, '0 (no limit) or more')
         _check(self, 'max_gap_s', 0 < self.max_gap_s < math.inf, 'more than 0')
         _check(self, 'diagnostics_period_s', 0.1 <= self.diagnostics_period_s <= 60, '0.1 to 60')

@@ -165,6 +165,12 @@ def test_outputs_change_while_the_stream_runs(viewer, cameras):
     assert viewer.wait_for(lambda: viewer.points and viewer.points[-1].width == 16)
     assert viewer.points[-1].height == 12
     assert 'points_stride' in viewer.set(points_stride=0)
+    assert not viewer.set(points_stride=1, points_max_range_m=900, points_voxel_m=0.5)
+    assert viewer.wait_for(lambda: viewer.points and viewer.points[-1].is_dense)
+    xyz, _ = points_of(viewer.points[-1])
+    assert 0 < xyz.shape[1] < 64 * 48
+    assert len(np.unique(np.floor(xyz[0] / 0.5), axis=0)) == xyz.shape[1]
+    assert not viewer.set(points_max_range_m=0, points_voxel_m=0)
     assert not viewer.set(publish_points=False)
     viewer.wait_for(lambda: False, 0.5)
     viewer.forget()

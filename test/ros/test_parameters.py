@@ -57,6 +57,10 @@ def test_an_integer_will_do_for_a_number_and_nothing_else_is_converted():
         ('max_latency_s', float('nan')),
         ('points_stride', 0),
         ('points_stride', 2.0),
+        ('points_max_range_m', -1.0),
+        ('points_max_range_m', float('inf')),
+        ('points_voxel_m', 0.001),
+        ('points_voxel_m', float('nan')),
         ('publish_points', 1),
         ('focal_correction', 'yes'),
         ('max_gap_s', float('nan')),
@@ -107,6 +111,7 @@ def test_what_can_change_while_configured():
         *('focal_correction', 'publish_points', 'points_stride', 'publish_color'),
         *('max_latency_s', 'diagnostics_period_s'),
         *('compressed_depth_format', 'compressed_depth_png_level'),
+        *('points_max_range_m', 'points_voxel_m'),
     }
 
 

@@ -59,6 +59,67 @@ def test_what_is_no_depth_is_no_point():
     np.testing.assert_array_equal(depth_m, before)
 
 
+def thinned(depth_m=DEPTH_M, **options) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) metres and colours of a cloud that is a list of points, every one of them known."""
+    message = cloud(depth_m, **options)
+    assert message.height == 1
+    assert message.is_dense
+    xyz, rgb = points_of(message)
+    assert np.isfinite(xyz).all()
+    return xyz[0], rgb[0]
+
+
+def rows(xyz: np.ndarray, rgb: np.ndarray) -> list[tuple]:
+    """Points and their colours, without those that are unknown."""
+    both = np.concatenate((xyz, rgb), axis=-1).reshape(-1, 6)
+    return [tuple(row) for row in both[np.isfinite(both[:, 2])].tolist()]
+
+
+@pytest.mark.parametrize('stride', [1, 3])
+def test_points_end_at_a_distance_from_the_camera(stride):
+    depth_m = DEPTH_M.copy()
+    depth_m[3, :4] = [np.nan, np.inf, 0.0, 99.0]
+    whole = points_of(cloud(depth_m, stride=stride))
+    xyz, _ = near = thinned(depth_m, stride=stride, max_range_m=5.0)
+    wanted = [row for row in rows(*whole) if np.linalg.norm(row[:3]) <= 5.0]
+    assert 0 < len(wanted) < len(rows(*whole))
+    assert rows(*near) == wanted
+    assert xyz[:, 2].max() < 5.0 < np.nanmax(whole[0][..., 2])
+
+
+@pytest.mark.parametrize(('edge_m', 'range_m'), [(0.05, 0.0), (0.3, 0.0), (0.3, 4.0), (10.0, 0.0)])
+def test_in_each_cube_one_point_is_left_with_its_own_colour(edge_m, range_m):
+    def cube(row):
+        return tuple(np.floor(np.float32(row[:3]) / edge_m).astype(int).tolist())
+
+    whole = [
+        row
+        for row in rows(*points_of(cloud()))
+        if not range_m or np.linalg.norm(row[:3]) <= range_m
+    ]
+    kept = rows(*thinned(voxel_m=edge_m, max_range_m=range_m))
+    assert set(kept) <= set(whole)
+    assert {cube(row) for row in kept} == {cube(row) for row in whole}
+    assert len(kept) == len({cube(row) for row in kept})
+    assert thinned(voxel_m=edge_m, max_range_m=range_m)[0].tolist() == [list(r[:3]) for r in kept]
+
+
+def test_a_wall_is_thinned_to_the_middle_of_each_of_its_tiles():
+    edge_m = 0.4  # eight pixels
+    xyz, _ = thinned(np.full((36, 48), 2.05, np.float32), voxel_m=edge_m)
+    columns, rows_ = (len(np.unique(np.floor(xyz[:, axis] / edge_m))) for axis in (0, 1))
+    assert len(xyz) == columns * rows_ > 20
+    inner = (xyz[:, :2] / edge_m) % 1
+    assert np.median(np.abs(inner - 0.5)) < 0.07
+    assert np.abs(np.median(inner, axis=0) - 0.5).max() < 0.05
+
+
+@pytest.mark.parametrize('options', [{'max_range_m': 0.2}, {'voxel_m': 0.1}])
+def test_where_nothing_is_near_the_cloud_is_empty_and_still_one(options):
+    xyz, rgb = thinned(np.full((36, 48), 50.0, np.float32), **options)
+    assert xyz.shape == rgb.shape == (0, 3)
+
+
 def camera_info(**fields) -> CameraInfo:
     info = CameraInfo(height=480, width=640, distortion_model='plumb_bob', d=[0.0] * 5)
     info.k = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
