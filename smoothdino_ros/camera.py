@@ -37,6 +37,8 @@ _INFO_WITHIN_S = 1.0  # of the first image
 class Camera:
     """Publishers from the start; subscriptions between `subscribe` and `unsubscribe`.
 
+    While nobody wants their depth, images are not subscribed to.
+
     `ready`, `read`, `kind` and `publish` are for the worker's thread, in turns; the rest is for
     the executor's.
     """
@@ -49,7 +51,10 @@ class Camera:
         self._depth_info = watched_publisher(node, CameraInfo, f'{prefix}depth/camera_info')
         self._points = watched_publisher(node, PointCloud2, f'{prefix}depth/points')
         self._color = watched_publisher(node, Image, f'{prefix}depth/image_color')
-        self._inputs: list[WatchedSubscription] = []
+        self._inputs: list[WatchedSubscription] = []  # camera_info and, while wanted, images
+        self._subscribe_to_images: Callable[[], None] = lambda: None
+        self._wanted_s = 0.0  # when last
+        self.subscribed_s: float | None = None  # to images, since when
         self._rectified = False
         self._infos: tuple[CameraInfo, ...] = ()  # latest first; replaced whole
         self._info_due_s: float | None = None  # known from the first image on
@@ -86,11 +91,17 @@ class Camera:
                 self._info_due_s = monotonic() + (_INFO_WITHIN_S if published else 0.0)
             on_image(message)
 
-        image = WatchedSubscription(
-            self._node, kind, self._prefix + topic, on_any_image, without='there is no depth'
-        )
-        self._inputs.append(image)
-        self._rectified = is_rectified(image.topic)
+        def subscribe_to_images() -> None:
+            images = WatchedSubscription(
+                self._node, kind, self._prefix + topic, on_any_image, without='there is no depth'
+            )
+            self._inputs.append(images)
+            self._rectified = is_rectified(images.topic)
+            self.subscribed_s = monotonic()
+
+        self._wanted_s = monotonic()
+        self._subscribe_to_images = subscribe_to_images
+        subscribe_to_images()
 
     def unsubscribe(self) -> None:
         for one in self._inputs:
@@ -104,9 +115,23 @@ class Camera:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def check_topics(self) -> None:
-        """Warn, once, where nothing arrives."""
+        """Warn, once, where nothing arrives; let go of images, or take them up, as is wanted."""
+        if not self._inputs:
+            return
+        resting, now_s = self.subscribed_s is None, monotonic()
         for one in self._inputs:
-            one.check()
+            if resting:  # a camera may send no camera_info alone
+                one.excuse()
+            else:
+                one.check()
+        if self.wanted():
+            self._wanted_s = now_s
+        unwanted = 0 < self.settings.unsubscribe_after_s < now_s - self._wanted_s
+        if unwanted and not resting:
+            self._inputs.pop().destroy()
+            self.subscribed_s = None
+        elif resting and not unwanted:
+            self._subscribe_to_images()
 
     def wanted(self) -> bool:
         """Whether anybody would see an answer."""

@@ -2,8 +2,8 @@
 """The lifecycle node `depth`: camera topics in, metric depth topics out.
 
 configure loads the model, activate subscribes, deactivate forgets the previous frames, cleanup
-frees the device. A camera whose outputs nobody subscribes to costs nothing: its frames are counted
-and left; when a subscriber comes back, the gap decides whether the previous frames still count.
+frees the device. A camera whose outputs nobody subscribes to costs nothing: its frames are left,
+and after a while it is not subscribed to; later the gap decides whether previous frames count.
 """
 
 from __future__ import annotations
@@ -290,6 +290,7 @@ class DepthNode(LifecycleNode):
             before,
             c.tracking,
             now_s=monotonic(),
+            subscribed_s=c.subscribed_s,
             wanted=self._enabled and c.wanted(),
             focal_correction=now.settings.focal_correction,
         )

@@ -86,16 +86,21 @@ def camera_status(
     tracking: Tracking,
     *,
     now_s: float,
+    subscribed_s: float | None,
     wanted: bool,
     focal_correction: bool,
 ) -> DiagnosticStatus:
-    """What became of one camera's images; the hardware is the frame_id of its images."""
+    """What became of one camera's images; the hardware is the frame_id of its images.
+
+    subscribed_s says since when they are subscribed to, None that they are not.
+    """
     level, message = DiagnosticStatus.OK, 'Answering.'
     overdue = now.overdue - before.overdue
-    if now.last_received_s is None:
+    if subscribed_s is None:
+        message = 'Images are not subscribed to: nobody subscribes to their depth.'
+    elif now.last_received_s is None:
         level, message = DiagnosticStatus.STALE, 'No image has come yet.'
-    elif now_s - now.last_received_s > SILENT_AFTER_S:
-        silent_s = now_s - now.last_received_s
+    elif (silent_s := now_s - max(now.last_received_s, subscribed_s)) > SILENT_AFTER_S:
         level, message = DiagnosticStatus.STALE, f'No image for {silent_s:.0f} s.'
     elif now.failed > before.failed:
         level, message = DiagnosticStatus.ERROR, now.last_failure

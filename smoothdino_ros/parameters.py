@@ -145,6 +145,11 @@ class NodeParameters:
         'Longest time in seconds from the receipt of an image to its depth: 0 (no limit) or more; '
         'what would come later is dropped and counted as overdue.',
     )
+    unsubscribe_after_s: float = _parameter(
+        10.0,
+        'Seconds without a subscriber to any output after which the images of a camera are no '
+        'longer subscribed to, until there is one again: 0 (never) or more.',
+    )
     temporal: bool = _parameter(
         True,
         'Whether the previous frames help (true) or each frame stands alone (false).',
@@ -198,6 +203,8 @@ class NodeParameters:
         _check(self, 'points_max_range_m', 0 <= range_m < math.inf, '0 (no limit) or more')
         _check(self, 'points_voxel_m', edge_m == 0 or 0.01 <= edge_m <= 10, '0 or 0.01 to 10')
         _check(self, 'max_latency_s', 0 <= self.max_latency_s < math.inf, '0 (no limit) or more')
+        after_s = self.unsubscribe_after_s
+        _check(self, 'unsubscribe_after_s', 0 <= after_s < math.inf, '0 (never) or more')
         _check(self, 'max_gap_s', 0 < self.max_gap_s < math.inf, 'more than 0')
         _check(self, 'diagnostics_period_s', 0.1 <= self.diagnostics_period_s <= 60, '0.1 to 60')
 

@@ -98,6 +98,10 @@ class WatchedSubscription:
     def destroy(self) -> None:
         self._node.destroy_subscription(self._subscription)
 
+    def excuse(self) -> None:
+        """Count a silence from here on: it was asked for until now."""
+        self._heard_s = monotonic()
+
     def check(self) -> None:
         """Warn where nothing has arrived for a while."""
         silent_s = monotonic() - self._heard_s

@@ -20,7 +20,7 @@ ONE_MORE = replace(BEFORE, received=11, last_received_s=100.0)
 
 def of_camera(now: CameraCounts, **settings) -> DiagnosticStatus:
     asked = {'wanted': True, 'focal_correction': True, 'tracking': Tracking(frame_id='optical')}
-    asked |= settings
+    asked |= {'subscribed_s': 0.0, **settings}
     return camera_status('depth: front', now, BEFORE, asked.pop('tracking'), now_s=100.5, **asked)
 
 
@@ -36,6 +36,10 @@ def of_camera(now: CameraCounts, **settings) -> DiagnosticStatus:
         ({'failed': 1, 'last_failure': 'out of memory'}, {}, ERROR, 'out of memory'),
         ({'last_received_s': 90.0}, {}, STALE, '10 s'),
         ({'last_received_s': None}, {}, STALE, 'yet'),
+        ({'last_received_s': 50.0}, {'subscribed_s': None, 'wanted': False}, OK, 'not subscribed'),
+        ({'last_received_s': None}, {'subscribed_s': None, 'wanted': False}, OK, 'not subscribed'),
+        ({'last_received_s': 50.0}, {'subscribed_s': 99.0}, OK, 'Answering'),  # for a second
+        ({'last_received_s': 50.0}, {'subscribed_s': 95.0}, STALE, '6 s'),
         ({}, {'tracking': Tracking(uncalibrated='no K')}, WARN, 'no K'),
         ({}, {'tracking': Tracking(uncalibrated='no K'), 'focal_correction': False}, OK, 'Ans'),
     ],
@@ -48,7 +52,7 @@ def test_the_level_of_a_camera_is_of_what_happened_since(change, settings, level
 def test_what_is_long_past_does_not_raise_the_level():
     past = replace(BEFORE, failed=3, rejected=2, overdue=5)
     now = replace(past, answered=11, last_received_s=100.0)
-    asked = {'now_s': 100.5, 'wanted': True, 'focal_correction': True}
+    asked = {'now_s': 100.5, 'subscribed_s': 0.0, 'wanted': True, 'focal_correction': True}
     assert camera_status('a', now, past, Tracking(), **asked).level == OK
 
 

@@ -55,6 +55,8 @@ def test_an_integer_will_do_for_a_number_and_nothing_else_is_converted():
         ('max_gap_s', 0.0),
         ('max_latency_s', -0.1),
         ('max_latency_s', float('nan')),
+        ('unsubscribe_after_s', -1.0),
+        ('unsubscribe_after_s', float('inf')),
         ('points_stride', 0),
         ('points_stride', 2.0),
         ('points_max_range_m', -1.0),
@@ -112,6 +114,7 @@ def test_what_can_change_while_configured():
         *('max_latency_s', 'diagnostics_period_s'),
         *('compressed_depth_format', 'compressed_depth_png_level'),
         *('points_max_range_m', 'points_voxel_m'),
+        'unsubscribe_after_s',
     }
 
 
