@@ -31,6 +31,7 @@ from std_srvs.srv import SetBool, Trigger
 from smoothdino_ros import conversions, diagnostics, parameters
 from smoothdino_ros.camera import Camera
 from smoothdino_ros.inference_worker import CameraCounts, InferenceWorker
+from smoothdino_ros.loading import load_pipeline
 from smoothdino_ros.parameters import NodeParameters
 from smoothdino_ros.ros_log import ToRosLog
 
@@ -167,21 +168,7 @@ class DepthNode(LifecycleNode):
     def _load(self, p: NodeParameters) -> DepthPipeline:
         self.loading = True
         try:
-            # Here, and not above: the import takes seconds, and a node should start at once.
-            from smoothdino_model.engines.choice import large_pages
-            from smoothdino_model.pipeline import DepthPipeline
-
-            large_pages()
-            return DepthPipeline.from_pretrained(
-                p.model,
-                adapter=p.adapter or None,
-                engine=p.engine,
-                device=p.device,
-                precision=p.precision,
-                input_height=p.input_height,
-                temporal=p.temporal,
-                max_gap_s=p.max_gap_s,
-            )
+            return load_pipeline(p)
         finally:
             self.loading = False
 

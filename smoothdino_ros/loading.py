@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network of the node: imported when a model is wanted, and then loaded."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from typing import TYPE_CHECKING
+
+from smoothdino_ros.parameters import NodeParameters
+
+if TYPE_CHECKING:
+    from smoothdino_model.pipeline import DepthPipeline
+
+
+def load_pipeline(p: NodeParameters) -> DepthPipeline:
+    """Raises what DepthPipeline.from_pretrained does."""
+    return _imported().from_pretrained(
+        p.model,
+        adapter=p.adapter or None,
+        engine=p.engine,
+        device=p.device,
+        precision=p.precision,
+        input_height=p.input_height,
+        temporal=p.temporal,
+        max_gap_s=p.max_gap_s,
+    )
+
+
+@functools.cache
+def _imported() -> type[DepthPipeline]:
+    """Import PyTorch and transformers, which takes seconds: a node should be there at once.
+
+    They make 3,000 modules, which stay. The garbage collector would look through them again and
+    again meanwhile, a tenth of the time, and for a third of a second, while all threads wait, in
+    each full round later.
+    """
+    gc.disable()
+    try:
+        from smoothdino_model.engines.choice import large_pages
+        from smoothdino_model.pipeline import DepthPipeline
+
+        large_pages()
+    finally:
+        gc.freeze()
+        gc.enable()
+    return DepthPipeline
