@@ -25,7 +25,7 @@ PINS := cat constraints.txt
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: setup pins demo check test soak gpu lint build clean sample-room smoothdino-small notebooks
+.PHONY: setup pins demo check test soak gpu lint build clean smoothdino-small notebooks
 
 setup: $(STAMP)
 
@@ -92,16 +92,8 @@ notebooks: setup
 clean:
 	rm -rf $(BUILD) demo_output gpu_output soak_output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-# The bundled model, trained anew in runs/, resumed where it was broken off: three hours of two slow cores.
-sample-room: setup
-	$(PY) -m training.train fit --config training/configs/room_1_encoder.yaml --ckpt_path last
-	$(PY) -m training.train fit --config training/configs/room_2_base.yaml --ckpt_path last
-	$(PY) -m training.train fit --config training/configs/room_3_adapter.yaml --ckpt_path last
-	@echo 'The model is in runs/room_3_adapter/model; its figures:'
-	$(PY) -m training.evaluate --source room nyu --model runs/room_3_adapter/model
-
-# A decoder on DINOv2 as it is, from NYU_ROOT, CLIPS_ROOT and rooms; resumed where it was broken off. ENCODER is a
-# directory or a name on the Hugging Face hub, of any size.
+# The bundled model: a decoder on DINOv2 as it is, from NYU_ROOT, CLIPS_ROOT and rooms; resumed where it was broken
+# off. ENCODER is a directory or a name on the Hugging Face hub, of any size.
 smoothdino-small: setup
 	$(PY) -m training.render_rooms runs/rooms --rooms 36
 	$(PY) -m training.train fit --config training/configs/smoothdino_small.yaml --ckpt_path last \

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the focal length does to the scale of depth, on rooms that no training saw:
 
-python -m benchmarks.focal_length --model sample-room
+python -m benchmarks.focal_length --model smoothdino-small
 
 Each line is a lens and a shape of picture: the mean AbsRel of depth as the model says it, and as
 the pipeline scales it.
@@ -25,7 +25,7 @@ TIMES = (0.7, 1.0, 1.5)  # the focal length of NYUv2 at this width
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog='focal_length', description=__doc__.splitlines()[0])
-    parser.add_argument('--model', default='sample-room')
+    parser.add_argument('--model', default='smoothdino-small')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--rooms', type=int, default=12)
     options = parser.parse_args()

@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--frames', type=int, default=10)
     frames = parser.parse_args().frames
-    pipeline, room = DepthPipeline.from_pretrained('sample-room'), SampleRoom(7)
+    pipeline, room = DepthPipeline.from_pretrained('smoothdino-small'), SampleRoom(7)
     seen: list[tuple[CameraFrame, DepthResult]] = []
     for i in range(frames):
         shown = room.frame(i)

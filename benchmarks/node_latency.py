@@ -284,7 +284,9 @@ def report(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='node_latency', description=__doc__.splitlines()[0])
-    parser.add_argument('--model', default='sample-room', help='bundled, a directory or an id')
+    parser.add_argument(
+        '--model', default='smoothdino-small', help='bundled, a directory or an id'
+    )
     parser.add_argument('--rounds', type=int, default=100, help='pictures to each node, unloaded')
     parser.add_argument('--pictures', type=int, default=60, help='to each node, loaded')
     parser.add_argument('--json', help='file for the figures')

@@ -254,7 +254,9 @@ def run(soak: Soak) -> dict:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='soak', description=__doc__.splitlines()[0])
     parser.add_argument('--minutes', type=float, default=30.0)
-    parser.add_argument('--model', default='sample-room', help='bundled, a directory or an id')
+    parser.add_argument(
+        '--model', default='smoothdino-small', help='bundled, a directory or an id'
+    )
     parser.add_argument('--device', default='auto')
     parser.add_argument('--input-height', type=int, default=0, help="the node's input_height")
     parser.add_argument('--share', type=float, default=0.9, help='of what the node can do')

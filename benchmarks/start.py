@@ -116,7 +116,7 @@ def steps(model: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog='start', description=__doc__.splitlines()[0])
-    parser.add_argument('--model', default='sample-room')
+    parser.add_argument('--model', default='smoothdino-small')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--steps', action='store_true', help='only these, in this process')
     options = parser.parse_args()

@@ -42,8 +42,8 @@ ARGUMENTS = (
     ),
     DeclareLaunchArgument(
         'model',
-        default_value='sample-room',
-        description='A Hugging Face id, a directory, or sample-room (bundled).',
+        default_value='smoothdino-small',
+        description='A Hugging Face id, a directory, or smoothdino-small (bundled).',
     ),
     DeclareLaunchArgument(
         'device', default_value='', description='auto, cpu, cuda, cuda:<index> or mps.'

@@ -31,7 +31,7 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'model',
         default_value='',
-        description='A Hugging Face id, a directory, or sample-room (bundled).',
+        description='A Hugging Face id, a directory, or smoothdino-small (bundled).',
     ),
     DeclareLaunchArgument(
         'adapter',

@@ -7,7 +7,7 @@ from smoothdino_model.network.backbone import Features as Features
 from smoothdino_model.network.phase_correlation import phase_correlate as phase_correlate
 from smoothdino_model.network.phase_correlation import windowed_spectrum as windowed_spectrum
 from smoothdino_model.network.smoothdino import SmoothDino as SmoothDino
-from smoothdino_model.network.smoothdino import TemporalState as TemporalState
+from smoothdino_model.network.temporal_state import TemporalState as TemporalState
 from smoothdino_model.pipeline import CameraFrame as CameraFrame
 from smoothdino_model.pipeline import DepthPipeline as DepthPipeline
 from smoothdino_model.pipeline import DepthResult as DepthResult

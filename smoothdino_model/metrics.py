@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 LEAST_DEPTH_M = 1e-3
 _FLOW_TOLERANCE_PX = 1.0
+_JUMPS = (1.05, 1.1, 1.15, 1.2, 1.25)
 
 
 def mse(depth_m: ArrayLike, truth_m: ArrayLike) -> float:
@@ -50,6 +51,34 @@ def delta(depth_m: ArrayLike, truth_m: ArrayLike, *, power: int = 1) -> float:
     depth, truth = _valid(depth_m, truth_m)
     depth = np.maximum(depth, LEAST_DEPTH_M)
     return float(np.mean(np.maximum(depth / truth, truth / depth) < 1.25**power))
+
+
+def edge_f1(depth_m: ArrayLike, truth_m: ArrayLike, *, tolerance_px: int = 1) -> float:
+    """F1 score of where depth jumps in one frame (H, W), at most ``tolerance_px`` from the truth.
+
+    A jump is a pair of neighbouring pixels of which one is more than 5, 10, 15, 20 or 25 % farther
+    than the other; the score is the mean over these, as in Depth Pro (Bochkovskii et al. 2024).
+    It knows neither scale nor how large a jump is, and blurred depth has none. NaN where the truth
+    has none.
+    """
+    _valid(depth_m, truth_m)
+    truth = np.asarray(truth_m, dtype=np.float64)
+    known = np.isfinite(truth) & (truth > 0)
+    logs = [
+        np.log(np.maximum(np.where(known, values, 1), LEAST_DEPTH_M))
+        for values in (np.asarray(depth_m, dtype=np.float64), truth)
+    ]
+    reach = np.ones((2 * tolerance_px + 1,) * 2, np.uint8)
+    scores = []
+    for jump in _JUMPS:
+        found, there = (_jumps(values, known, math.log(jump)) for values in logs)
+        if there.any():
+            near_truth, near_found = (cv2.dilate(edges, reach) > 0 for edges in (there, found))
+            precision = near_truth[found > 0].mean() if found.any() else 0.0
+            recall = near_found[there > 0].mean()
+            both = precision + recall
+            scores.append(2 * precision * recall / both if both else 0.0)
+    return float(np.mean(scores)) if scores else math.nan
 
 
 def scale_error(depth_m: ArrayLike, truth_m: ArrayLike) -> float:
@@ -162,6 +191,21 @@ def _reprojection_error(
     if not seen.any():
         return math.nan
     return float(np.mean(np.abs(nearest[seen] - target[seen]) / target[seen]))
+
+
+def _jumps(log_depth: np.ndarray, known: np.ndarray, jump: float) -> np.ndarray:
+    """Mark (H, W), uint8, the nearer pixel of each pair of known neighbours that are so apart."""
+    marked = np.zeros(known.shape, np.uint8)
+    for axis in (0, 1):
+        before, after = (
+            tuple(part if axis == dim else slice(None) for dim in (0, 1))
+            for part in (slice(None, -1), slice(1, None))
+        )
+        step = log_depth[after] - log_depth[before]
+        pair = known[after] & known[before]
+        marked[before] |= (pair & (step > jump)).astype(np.uint8)
+        marked[after] |= (pair & (step < -jump)).astype(np.uint8)
+    return marked
 
 
 def _positive(depth_m: ArrayLike) -> np.ndarray:

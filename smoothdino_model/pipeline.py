@@ -20,7 +20,9 @@ from smoothdino_model.engines.choice import (
     make_engine,
 )
 from smoothdino_model.engines.host_memory import HostMemory
-from smoothdino_model.network.smoothdino import SmoothDino, Step, TemporalState
+from smoothdino_model.network.memory import FRAMES
+from smoothdino_model.network.smoothdino import SmoothDino, Step
+from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.weights.checkpoint import load_model
 from smoothdino_model.weights.hub import DEFAULT_MODEL
 
@@ -80,8 +82,8 @@ class DepthPipeline:
     ``engine`` runs the network: ``torch``, or ``onnxruntime`` with its own providers for CPU and
     CUDA, ``onnxruntime:openvino`` or ``onnxruntime:tensorrt``. ``precision`` is the arithmetic of
     the network: ``fp32``, ``bf16`` or ``fp16``. ``auto`` takes what is fastest on the device. With
-    ``temporal`` off, or without an adapter, every frame stands for itself. Not thread-safe: one
-    thread steps.
+    ``temporal`` off, or without adapter and memory, every frame stands for itself. Not
+    thread-safe: one thread steps.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class DepthPipeline:
         self.device = chosen_device(device)
         self.engine = chosen_engine(engine, self.device)
         self.precision = chosen_precision(precision, self.device, self.engine)
-        self.temporal = temporal and model.adapter is not None
+        self.temporal = temporal and model.temporal
         network = make_engine(
             model,
             engine=self.engine,
@@ -108,8 +110,13 @@ class DepthPipeline:
         self.model = network.model
         self._network: Step | None = network
         self._n_slow_steps = network.n_slow_steps
-        _log.info('depth by %s on %s in %s', self.engine, self.device, self.precision)
         self._host = HostMemory(self.device)
+        _log.info('depth by %s on %s in %s', self.engine, self.device, self.precision)
+        if self.temporal:
+            by = 'the mean over' if model.adapter is None else 'an adapter and'
+            _log.info('steadied by %s the features of the last %d frames', by, model.memory)
+        else:
+            _log.info('every frame stands for itself: nothing is smoothed over time')
         self._warm: set[tuple[int, ...]] = set()
         self.max_gap_s = max_gap_s
         self._memories: dict[str, _Memory] = {}
@@ -121,6 +128,7 @@ class DepthPipeline:
         model: str | Path = DEFAULT_MODEL,
         *,
         adapter: str | Path | None = None,
+        memory: int = FRAMES,
         input_height: int = 0,
         engine: str = 'auto',
         device: str | torch.device = 'auto',
@@ -137,13 +145,11 @@ class DepthPipeline:
         engine = chosen_engine(engine, device)
         precision = chosen_precision(precision, device, engine)
         loaded = load_model(
-            model, adapter=adapter if temporal else 'none', input_height=input_height
+            model,
+            adapter=adapter if temporal else 'none',
+            memory=memory,
+            input_height=input_height,
         )
-        if temporal and loaded.adapter is None and adapter is None:
-            _log.warning(
-                'no trained adapter lies with %s: depth is per frame, not smoothed over time',
-                model,
-            )
         return cls(
             loaded,
             engine=engine,

@@ -18,6 +18,7 @@ def load_pipeline(p: NodeParameters) -> DepthPipeline:
     return _imported().from_pretrained(
         p.model,
         adapter=p.adapter or None,
+        memory=p.memory,
         engine=p.engine,
         device=p.device,
         precision=p.precision,

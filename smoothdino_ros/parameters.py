@@ -44,13 +44,18 @@ class NodeParameters:
 
     model: str = _parameter(
         'facebook/dpt-dinov2-small-nyu',
-        'Depth model: a Hugging Face id, a directory, or sample-room (the bundled one).',
+        'Depth model: a Hugging Face id, a directory, or smoothdino-small (the bundled one).',
         fixed=_NETWORK,
     )
     adapter: str = _parameter(
         '',
         'Temporal adapter: a directory, a file, a published .pth, or none; '
         'empty takes the one that lies with the model.',
+        fixed=_NETWORK,
+    )
+    memory: int = _parameter(
+        4,
+        'Past frames whose features depth is steadied over where no adapter is: 0 (none) to 16.',
         fixed=_NETWORK,
     )
     engine: str = _parameter(
@@ -168,8 +173,9 @@ class NodeParameters:
     )
 
     def __post_init__(self) -> None:
-        _check(self, 'model', bool(self.model.strip()), 'an id, a directory or sample-room')
+        _check(self, 'model', bool(self.model.strip()), 'an id, a directory or smoothdino-small')
         _check(self, 'device', bool(self.device.strip()), 'auto, cpu, cuda, cuda:<index> or mps')
+        _check(self, 'memory', 0 <= self.memory <= 16, '0 to 16')
         _check_choice(self, 'engine', ENGINES)
         _check_choice(self, 'precision', ('auto', *PRECISIONS))
         _check_choice(self, 'image_transport', IMAGE_TRANSPORTS)

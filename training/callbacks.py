@@ -80,7 +80,8 @@ class ExportModel(lightning.Callback):
         if not self.adapter_only:
             save_model(module.model, directory, dtype=dtype)
         elif module.model.adapter is not None:
-            save_adapter(module.model.adapter, directory, dtype=dtype)
+            backbone = module.model.backbone
+            save_adapter(module.model.adapter, directory, backbone=backbone, dtype=dtype)
 
 
 class DepthPictures(lightning.Callback):

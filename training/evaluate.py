@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far off depth is, and how steady: plain per frame, and with any number of adapters.
 
-``python -m training.evaluate --source room nyu --model sample-room`` streams frames through the
-model once, and through each adapter, and prints a table beside the mean depth map, the score of
-knowing nothing but the average. ``--source bag`` judges what a node published instead.
+``python -m training.evaluate --source room nyu --model smoothdino-small`` streams frames through
+the model once, and through each adapter or memory, and prints a table beside the mean depth map,
+the score of knowing nothing but the average. ``--source bag`` judges what a node published
+instead.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from smoothdino_model.engines.choice import large_pages
+from smoothdino_model.network.memory import FRAMES
 from smoothdino_model.whole_files import write_whole
 from training.evaluation import stretches
 from training.evaluation.intervals import rows
@@ -59,9 +61,11 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _measured(kind: str, args: argparse.Namespace) -> tuple[Measured, str]:
+    adapters = named_adapters(args.model, args.adapter)
     methods = Methods(
         args.model,
-        named_adapters(args.model, args.adapter),
+        adapters,
+        memories=args.memory or ([] if adapters else [FRAMES]),
         device=args.device,
         precision=args.precision,
         input_height=args.input_height,
@@ -123,13 +127,21 @@ def _parser() -> argparse.ArgumentParser:
         '--root',
         help='of clips (default: $CLIPS_ROOT), of nyu2_train/ (default: $NYU_ROOT), or the bag',
     )
-    add('--model', default='sample-room', help='as for smoothdino infer')
+    add('--model', default='smoothdino-small', help='as for smoothdino infer')
     add(
         *('--adapter',),
         nargs='+',
         default=[],
         metavar='[NAME=]ADAPTER',
         help='any number, each as for smoothdino infer (default: the one beside the model)',
+    )
+    add(
+        '--memory',
+        type=int,
+        nargs='+',
+        default=[],
+        metavar='K',
+        help='memories of so many frames without an adapter (default: 4 where there is none)',
     )
     add('--split', type=Path, help='evaluate what this split file lists: val_list.json')
     add('--size', type=_size, help='of the frames, HEIGHTxWIDTH (240x320; clips: their own)')

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from smoothdino_model.network.backbone import DepthBackbone, Features
-from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
+from smoothdino_model.network.smoothdino import SmoothDino
+from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.weights.checkpoint import load_adapter, load_model
 from training.feature_cache import FeatureCache
 from training.losses import (
@@ -26,7 +27,6 @@ from training.losses import (
 from training.network import (
     BACKBONES,
     AdapterSize,
-    LinearDecoder,
     NetworkSize,
     fresh_adapter,
     fresh_network,
@@ -45,11 +45,9 @@ class DepthTraining(lightning.LightningModule):
     network of ``network`` size; its input is ``input_height`` high. ``adapter`` is the size of a
     fresh adapter, or a trained one to go on with: a directory or a published ``.pth``.
 
-    With ``linear_decoder`` the encoder learns alone, under one linear layer that is thrown away
-    afterwards: three times as many pictures a second as under the DPT decoder. Of a window of
-    frames only the last ``learnt_frames`` are decoded and learnt from (by default all), and the
-    ones before them lead up to their state. ``features`` is a folder that keeps what a frozen
-    encoder gave, see :class:`training.feature_cache.FeatureCache`.
+    Of a window of frames only the last ``learnt_frames`` are decoded and learnt from (by default
+    all), and the ones before them lead up to their state. ``features`` is a folder that keeps what
+    a frozen encoder gave, see :class:`training.feature_cache.FeatureCache`.
     """
 
     def __init__(
@@ -61,7 +59,6 @@ class DepthTraining(lightning.LightningModule):
         input_height: int = 0,
         loss: LossWeights | None = None,
         optimizer: OptimizerSettings | None = None,
-        linear_decoder: bool = False,
         learnt_frames: int | None = None,
         features: str | None = None,
     ) -> None:
@@ -80,9 +77,6 @@ class DepthTraining(lightning.LightningModule):
             self.model = SmoothDino(start, fresh_adapter(adapter, start))
         else:
             self.model = SmoothDino(start, load_adapter(adapter) if adapter else None)
-        self.linear = LinearDecoder(start) if linear_decoder else None
-        if linear_decoder and parts != ['encoder']:
-            raise ValueError(f"linear_decoder: expected parts ['encoder'], got {parts}")
         self.loss = loss or LossWeights()
         self.optimization = optimizer or OptimizerSettings()
         self.trained = [module for part in parts for module in self._modules_of(part)]
@@ -101,7 +95,7 @@ class DepthTraining(lightning.LightningModule):
     def _modules_of(self, part: str) -> list[nn.Module]:
         network = self.model.backbone.network
         if part == 'encoder':
-            return [cast(nn.Module, network.backbone), *([self.linear] if self.linear else [])]
+            return [cast(nn.Module, network.backbone)]
         if part == 'decoder':
             return [network.neck, network.head]
         if self.model.adapter is None:
@@ -154,8 +148,6 @@ class DepthTraining(lightning.LightningModule):
 
     def decode(self, frame: Features, levels: Levels) -> Tensor:
         """Give depth (B, T, H, W) in metres of the features of windows."""
-        if self.linear is not None:
-            return self.linear(frame, levels[-1])
         shape = levels[0].shape[:2]
         flat = replace(frame, levels=tuple(level.flatten(0, 1) for level in levels))
         return self.model.backbone.decode(flat).unflatten(0, shape)

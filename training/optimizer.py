@@ -11,21 +11,17 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from training.muon import Muon, inner_matrices
-
-Method = Literal['adamw', 'muon']
 Schedule = Literal['cosine', 'constant']
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """``method`` and its numbers; ``muon`` is for an encoder that starts from nothing.
+    """The numbers of AdamW.
 
     The learning rate rises over ``warmup_steps`` and then stays (``constant``) or falls as a
     cosine to zero at the last step. Raises ``ValueError`` for what no optimizer can take.
     """
 
-    method: Method = 'adamw'
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)  # short trainings: 0.999 forgets too slowly
@@ -33,11 +29,10 @@ class OptimizerSettings:
     warmup_steps: int = 100
 
     def __post_init__(self) -> None:
-        for name, choices in (('method', get_args(Method)), ('schedule', get_args(Schedule))):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f'{name}: expected {" or ".join(choices)}, got {getattr(self, name)!r}'
-                )
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(
+                f'schedule: expected {" or ".join(get_args(Schedule))}, got {self.schedule!r}'
+            )
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f'learning_rate: expected above 0, got {self.learning_rate}')
         if not 0 <= self.weight_decay < math.inf:
@@ -50,18 +45,12 @@ class OptimizerSettings:
     def optimizer(self, trained: Sequence[nn.Module]) -> torch.optim.Optimizer:
         """Give the optimizer of those parameters of the modules that want a gradient."""
         parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
-        muon = self.method == 'muon'
-        inner = {id(p) for module in trained for p in inner_matrices(module)} if muon else ()
         groups: list[dict[str, Any]] = [
-            {'params': [p for p in parameters if p.ndim > 1 and id(p) not in inner]},
+            {'params': [p for p in parameters if p.ndim > 1]},
             # Biases and norms do not decay.
             {'params': [p for p in parameters if p.ndim <= 1], 'weight_decay': 0.0},
         ]
-        if muon:
-            groups.append(
-                {'params': [p for p in parameters if id(p) in inner], 'orthogonal': True}
-            )
-        return (Muon if muon else torch.optim.AdamW)(
+        return torch.optim.AdamW(
             groups, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
         )
 

@@ -15,7 +15,9 @@ def add_to(commands: Any) -> None:
     export = commands.add_parser('export', help='the network as an ONNX file')
     export.set_defaults(run=run)
     add = export.add_argument
-    add('model', metavar='MODEL', help="Hugging Face id, directory or 'sample-room' (bundled)")
+    add(
+        'model', metavar='MODEL', help="Hugging Face id, directory or 'smoothdino-small' (bundled)"
+    )
     add('--output', metavar='PATH', type=Path, required=True, help='a new folder, or FILE.onnx')
     add('--size', metavar='HxW', default='480x640', help='of the frames; default: %(default)s')
     add('--adapter', metavar='A', help="directory, file, published .pth or 'none'")

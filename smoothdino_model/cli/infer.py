@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             'kind': recording.kind,
             'model': args.model,
             'adapter': args.adapter,
+            'memory': pipeline.model.memory if pipeline.temporal else 0,
             'temporal': pipeline.temporal,
             'engine': pipeline.engine,
             'device': str(pipeline.device),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What every command that runs a model takes; pipeline_of reads it."""
     add = parser.add_argument
-    add('--model', metavar='M', help="Hugging Face id, directory or 'sample-room' (bundled)")
+    add('--model', metavar='M', help="Hugging Face id, directory or 'smoothdino-small' (bundled)")
     add('--adapter', metavar='A', help="directory, file, published .pth or 'none'")
     add(
         '--engine',
@@ -23,6 +23,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add('--device', metavar='D', default='auto', help='auto, cpu, cuda, cuda:1, ...')
     add('--precision', metavar='P', default='auto', help='auto, fp32, bf16 or fp16')
+    add(
+        '--memory',
+        metavar='K',
+        type=int,
+        help='frames that depth is steadied over where no adapter is; 0: none (default: 4)',
+    )
     add('--no-temporal', action='store_true', help='every frame for itself')
     add_input_height(parser)
 
@@ -56,9 +62,11 @@ def pipeline_of(args: argparse.Namespace) -> DepthPipeline:
 
     large_pages()
     args.model = args.model or DEFAULT_MODEL
+    memory = {} if args.memory is None else {'memory': args.memory}
     return DepthPipeline.from_pretrained(
         args.model,
         adapter=args.adapter,
+        **memory,
         engine=args.engine,
         device=args.device,
         precision=args.precision,

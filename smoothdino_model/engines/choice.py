@@ -25,7 +25,8 @@ from smoothdino_model.engines.cuda_graph import TIMES_SEEN, GraphedStep
 from smoothdino_model.engines.names import ENGINES, PRECISIONS, PROVIDERS, DeviceError
 from smoothdino_model.engines.onnx import OnnxEngine, onnxruntime_for
 from smoothdino_model.engines.winograd import with_winograd
-from smoothdino_model.network.smoothdino import SmoothDino, Step, TemporalState
+from smoothdino_model.network.smoothdino import SmoothDino, Step
+from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.one_line import first_line
 
 

@@ -24,7 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from smoothdino_model.network.smoothdino import Step, TemporalState
+from smoothdino_model.network.smoothdino import Step
+from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.one_line import first_line
 
 _log = logging.getLogger(__name__)

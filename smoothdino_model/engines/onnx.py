@@ -14,7 +14,8 @@ from torch import Tensor
 
 from smoothdino_model.engines.names import PROVIDERS, DeviceError
 from smoothdino_model.engines.onnx_export import cached_export
-from smoothdino_model.network.smoothdino import SmoothDino, TemporalState, first_state
+from smoothdino_model.network.smoothdino import SmoothDino
+from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.one_line import first_line
 
 SESSIONS_KEPT = 4  # sizes of frames; each holds the weights and the memory of a step
@@ -50,26 +51,20 @@ class OnnxEngine:
         frames = backbone.features(network_input, ())
         seen = self._model.seen(network_input, frames)
         tokens = (len(rgb), 1 + frames.grid[0] * frames.grid[1], backbone.channels)
-        levels = [rgb.new_empty(tokens, dtype=backbone.dtype) for _ in range(backbone.n_levels)]
+        levels = [rgb.new_zeros(tokens, dtype=backbone.dtype) for _ in range(backbone.n_levels)]
+        frames = replace(frames, levels=tuple(levels))
         if state is None:
-            previous = tuple(torch.zeros_like(level) for level in levels)
-            valid = torch.zeros(len(rgb), dtype=torch.bool, device=rgb.device)
-            next_state = first_state(replace(seen, features=replace(frames, levels=tuple(levels))))
-            shift_input_px, confidence = next_state.shift_px, next_state.confidence
-        else:
-            previous, valid = state.features.levels, state.valid
-            motion = self._model.measure(seen, state)
-            shift_input_px, confidence = motion.shift_input_px, motion.confidence
-            next_state = motion.state_with(replace(frames, levels=tuple(levels)))
+            state = self._model.first_state(replace(seen, features=frames)).forgotten
+        motion = self._model.measure(seen, state)
+        recalled = self._model.recall(frames, state, motion)
         inputs |= {
-            'shift_patches': shift_input_px / backbone.patch,
-            'confidence': confidence,
-            'valid': valid,
-            **{f'previous_{i}': level for i, level in enumerate(previous)},
+            **self._model.told(state, motion),
+            'count': recalled.count,
+            **{f'recalled_{i}': level for i, level in enumerate(recalled.sums)},
         }
         outputs |= {f'features_{i}': level for i, level in enumerate(levels)}
         self._run(network_input.frame_size, inputs, outputs)
-        return depth_m, next_state
+        return depth_m, self._model.next_state(frames, state, motion)
 
     def _run(
         self, size: tuple[int, int], inputs: dict[str, Tensor], outputs: dict[str, Tensor]

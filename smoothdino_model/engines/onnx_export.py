@@ -16,7 +16,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothdino_model.network.backbone import DepthBackbone, NetworkInput
+from smoothdino_model.network.memory import Recalled
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.whole_files import written_whole
 
@@ -37,7 +37,9 @@ _HALF_TOLERANCE = 2e-2
 _SOURCES = (
     'network/adapter.py',
     'network/backbone.py',
+    'network/memory.py',
     'network/neck.py',
+    'network/smoothdino.py',
     'engines/onnx_export.py',
 )
 
@@ -58,16 +60,17 @@ def export_onnx(
     folder: they are files beside it.
 
     Inputs: ``pixels`` (B, 3, h, w), what :meth:`DepthBackbone.preprocess` makes of the frames;
-    with an adapter also ``shift_patches`` (B, 2) and ``confidence`` (B,), how the image moved
-    since the previous frame, ``valid`` (B,), False at a first frame, and ``previous_<i>``
-    (B, N, C), the ``features_<i>`` of the previous frame. Outputs: ``depth_m`` (B, H, W) at the
-    frames' size, and ``features_<i>``. The batch is free, the size is not.
+    with a memory also ``recalled_<i>`` (B, 1 + N, C) and ``count`` (B, 1 + N, 1), what
+    :func:`recall` makes of the ``features_<i>`` of the last frames; with an adapter
+    ``shift_patches`` (B, 2) and ``confidence`` (B,), how the image moved since the previous
+    frame, and ``valid`` (B,), False at a first frame. Outputs: ``depth_m`` (B, H, W) at the
+    frames' size, and ``features_<i>``, those of these frames. The batch is free, the size is not.
 
     Raises :class:`ExportError`.
     """
     output = Path(output)
     is_file = output.suffix == '.onnx'
-    temporal = temporal and model.adapter is not None
+    temporal = temporal and model.temporal
     network = _Network(model, size, temporal)
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     if is_file and weights > _LARGEST_FILE:
@@ -137,15 +140,15 @@ class _Network(nn.Module):
         features = self.backbone.encode_input(self._network_input(pixels))
         if not self.temporal:
             return (self.backbone.decode(features),)
-        shift_patches, confidence, valid, *previous = temporal
-        adapted, kept = self.model.adapt_features(
+        shift_patches, confidence, valid, count, *sums = temporal
+        adapted = self.model.adapt_features(
             features,
-            replace(features, levels=tuple(previous)),
+            Recalled(tuple(sums), count),
             shift_patches=shift_patches,
             confidence=confidence,
             valid=valid,
         )
-        return self.backbone.decode(adapted), *kept.levels
+        return self.backbone.decode(adapted), *features.levels
 
     def _network_input(self, pixels: Tensor) -> NetworkInput:
         return NetworkInput(pixels, self._frames.content, self._frames.frame_size)
@@ -156,7 +159,10 @@ class _Network(nn.Module):
             return ['pixels'], ['depth_m']
         levels = range(self.backbone.n_levels)
         return (
-            ['pixels', 'shift_patches', 'confidence', 'valid', *(f'previous_{i}' for i in levels)],
+            [
+                *('pixels', 'shift_patches', 'confidence', 'valid', 'count'),
+                *(f'recalled_{i}' for i in levels),
+            ],
             ['depth_m', *(f'features_{i}' for i in levels)],
         )
 
@@ -172,12 +178,13 @@ class _Network(nn.Module):
         if not self.temporal:
             return (pixels,)
         rows, columns = self._frames.grid
-        previous = [
-            random(1 + rows * columns, self.backbone.channels).to(self.backbone.dtype)
+        tokens = 1 + rows * columns
+        recalled = [
+            random(tokens, self.backbone.channels).to(self.backbone.dtype)
             for _ in range(self.backbone.n_levels)
         ]
         valid = torch.arange(batch, device=like.device) < batch - 1
-        return pixels, random(2), random().sigmoid(), valid, *previous
+        return pixels, random(2), random().sigmoid(), valid, random(tokens, 1).abs(), *recalled
 
     def description(self) -> dict[str, str]:
         at = self._frames.content
@@ -245,7 +252,7 @@ def _fingerprint(model: SmoothDino, size: tuple[int, int], temporal: bool) -> st
     digest = hashlib.sha256()
     adapter = model.adapter if temporal else None
     asked = (model.backbone.input_height, model.backbone.input_width)
-    settings = [size, temporal, _OPSET, torch.__version__, asked]
+    settings = [size, temporal, _OPSET, torch.__version__, asked, model.memory]
     digest.update(repr([*settings, adapter and adapter.config]).encode())
     digest.update(model.backbone.network.config.to_json_string().encode())
     for name in _SOURCES:

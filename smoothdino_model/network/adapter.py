@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The temporal adapter: what the previous frame adds to the features of the current one."""
+"""The temporal adapter: what the mean over the last frames gets wrong, and by how much."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,40 +22,33 @@ class AdapterConfig:
     """What a :class:`TemporalAdapter` looks at and how wide it is.
 
     ``channels`` and ``n_levels`` are the encoder's. ``hidden`` channels keep ViT-S under 6 % of a
-    plain frame's FLOPs. ``current`` and ``previous`` say whose features it sees; with neither it
-    is one constant offset per channel, which is all that a published SmoothDINOv2 checkpoint
-    amounts to, and with the current ones alone it knows nothing of time. ``align`` first moves the
-    previous features by the measured shift, ``gated`` multiplies them by its confidence, and
-    ``recurrent`` takes the adapted features of the previous frame instead of the encoder's. A
-    shift measured with less than ``min_confidence`` counts as none.
+    plain frame's FLOPs. ``memory`` is how many past frames are remembered, whose mean with the
+    current one it sees and corrects; with 0 it knows nothing of time. ``current`` says whether it
+    sees the current features; one that sees neither is one constant offset per channel, which is
+    all that a published SmoothDINOv2 checkpoint amounts to.
     """
 
     channels: int
     n_levels: int = 4
     hidden: int = 192
+    memory: int = 4
     current: bool = True
-    previous: bool = True
-    align: bool = True
-    recurrent: bool = False
-    gated: bool = False
-    min_confidence: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ('channels', 'n_levels', 'hidden'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name}: expected at least 1, got {getattr(self, name)}')
-        if not 0 <= self.min_confidence <= 1:
-            raise ValueError(f'min_confidence: expected 0 to 1, got {self.min_confidence}')
+        for name, least in (('channels', 1), ('n_levels', 1), ('hidden', 1), ('memory', 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f'{name}: expected at least {least}, got {getattr(self, name)}')
 
     @property
     def sees_features(self) -> bool:
-        return self.current or self.previous
+        return self.current or self.memory > 0
 
     @property
     def seen(self) -> int:
         """Channels that the layers see."""
-        motion = _MOTION_CHANNELS if self.previous else 0
-        return self.channels * (self.current + self.previous) + motion
+        remembers = self.memory > 0
+        motion = _MOTION_CHANNELS if remembers else 0
+        return self.channels * (self.current + remembers) + motion
 
     def within(self, parameters: int) -> AdapterConfig:
         """Give the same adapter as wide as ``parameters`` weights allow.
@@ -71,14 +65,16 @@ class AdapterConfig:
 class TemporalAdapter(nn.Module):
     """Per level two 3x3 convolutions, per class token two linear layers, the last ones zero.
 
-    The output is the current features plus what the layers say, so that before any training it
-    equals the current features bit for bit. Only the *last* layer starts at zero (as in
-    ControlNet, Zhang et al. 2023): with all layers zero no gradient would reach the weights.
+    The output is the mean of current and remembered features plus what the layers say, so that
+    before any training it equals that mean bit for bit. Only the *last* layer starts at zero (as
+    in ControlNet, Zhang et al. 2023): with all zero no gradient would reach the weights.
     """
 
-    def __init__(self, config: AdapterConfig) -> None:
+    def __init__(self, config: AdapterConfig, encoder: Sequence[float] | None = None) -> None:
+        """``encoder`` is the fingerprint of the one that it was trained on, where it is known."""
         super().__init__()
         self.config = config
+        self.encoder = encoder
         if not config.sees_features:
             self.offsets = nn.ParameterDict(
                 {
@@ -107,28 +103,26 @@ class TemporalAdapter(nn.Module):
     def forward(
         self,
         current: Features,
-        previous: Features,
+        blended: Features,
         *,
         shift_patches: Tensor,
         confidence: Tensor,
         valid: Tensor,
     ) -> Features:
-        """Adapt ``current``, given the features of the previous frame.
+        """Adapt ``blended``, the mean of the ``current`` and the remembered features.
 
-        ``shift_patches`` (B, 2) is (dx, dy) from previous to current in patches, ``confidence``
+        ``shift_patches`` (B, 2) is (dx, dy) from the previous frame in patches, ``confidence``
         (B,) in [0, 1]. Where ``valid`` (B,) is False there is no previous frame and the current
         features come out unchanged.
         """
-        confidence = torch.where(confidence < self.config.min_confidence, 0, confidence)
-        shift_patches = torch.where(confidence[:, None] > 0, shift_patches, 0)
         motion = torch.cat((shift_patches, confidence[:, None]), dim=1)
         levels = []
-        for level, tokens in enumerate(current.levels):
+        for level, (now, mean) in enumerate(zip(current.levels, blended.levels, strict=True)):
             if self.config.sees_features:
-                delta = self._delta(level, tokens, previous.levels[level], current.grid, motion)
+                delta = self._delta(level, now, mean, current.grid, motion)
             else:
-                delta = self._offset(level, tokens)
-            levels.append(torch.where(valid[:, None, None], tokens + delta, tokens))
+                delta = self._offset(level, now)
+            levels.append(torch.where(valid[:, None, None], mean + delta, now))
         return replace(current, levels=tuple(levels))
 
     def _offset(self, level: int, tokens: Tensor) -> Tensor:
@@ -137,52 +131,21 @@ class TemporalAdapter(nn.Module):
         return torch.cat((class_token, patches))
 
     def _delta(
-        self, level: int, tokens: Tensor, previous: Tensor, grid: tuple[int, int], motion: Tensor
+        self, level: int, now: Tensor, mean: Tensor, grid: tuple[int, int], motion: Tensor
     ) -> Tensor:
-        """Give what to add to one level's tokens (B, 1 + N, C).
-
-        ``motion`` is (B, 3) in full precision: half of it would round a shift of many patches to
-        a third of a pixel.
-        """
-        rounded = motion.to(tokens.dtype)[:, None]  # (B, 1, 3)
-        rows, columns = grid
+        """Give what to add to the tokens (B, 1 + N, C) of one level; ``motion`` is (B, 3)."""
         shape = (self.config.channels,)
         seen = []
         if self.config.current:
-            seen.append(functional.layer_norm(tokens, shape))
-        if self.config.previous:
-            if self.config.align:
-                previous = _moved(previous, grid, motion[:, :2])
-            previous = functional.layer_norm(previous, shape)
-            if self.config.gated:
-                previous = previous * rounded[:, :, 2:]
-            seen.append(previous)
-            seen.append(rounded.expand(-1, tokens.shape[1], -1))
+            seen.append(functional.layer_norm(now, shape))
+        if self.config.memory:
+            seen.append(functional.layer_norm(mean, shape))
+            seen.append(motion.to(now.dtype)[:, None].expand(-1, now.shape[1], -1))
         stacked = torch.cat(seen, dim=-1)  # (B, 1 + N, S)
         class_delta = self.class_token[level](stacked[:, :1])
-        patches = stacked[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))  # (B, S, h, w)
+        patches = stacked[:, 1:].transpose(1, 2).unflatten(2, grid)  # (B, S, h, w)
         patch_delta = self.patches[level](patches).flatten(2).transpose(1, 2)
         return torch.cat((class_delta, patch_delta), dim=1)
-
-
-def _moved(tokens: Tensor, grid: tuple[int, int], shift_patches: Tensor) -> Tensor:
-    """Move the patches of ``tokens`` (B, 1 + N, C) by (dx, dy); the borders are continued."""
-    rows, columns = grid
-    device = tokens.device
-    y = torch.arange(rows, device=device) + 0.5 - shift_patches[:, 1:]  # (B, rows)
-    x = torch.arange(columns, device=device) + 0.5 - shift_patches[:, :1]  # (B, columns)
-    positions = torch.stack(
-        (
-            (2 * x / columns - 1)[:, None, :].expand(-1, rows, -1),
-            (2 * y / rows - 1)[:, :, None].expand(-1, -1, columns),
-        ),
-        dim=-1,
-    )  # (B, rows, columns, 2)
-    patches = tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))
-    moved = functional.grid_sample(
-        patches.float(), positions, mode='bilinear', padding_mode='border', align_corners=False
-    ).to(tokens.dtype)
-    return torch.cat((tokens[:, :1], moved.flatten(2).transpose(1, 2)), dim=1)
 
 
 def _zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Module:

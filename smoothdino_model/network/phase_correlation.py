@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+LEAST_CONFIDENCE = 0.5  # a shift that was measured with less is not to be believed
 _UPSAMPLING = 10  # samples per pixel of the refined correlation
 _REACH_PX = 1.0  # how far around the highest pixel the refined correlation extends
 # Real motion is not one shift: parallax splits the peak. A Gaussian of this width joins its parts.

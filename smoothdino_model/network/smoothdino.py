@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,14 +11,20 @@ from torch import Tensor, nn
 
 from smoothdino_model.network.adapter import TemporalAdapter
 from smoothdino_model.network.backbone import DepthBackbone, Features, NetworkInput
-from smoothdino_model.network.phase_correlation import phase_correlate, windowed_spectrum
+from smoothdino_model.network.memory import Recalled, blend, recall
+from smoothdino_model.network.phase_correlation import (
+    LEAST_CONFIDENCE,
+    phase_correlate,
+    windowed_spectrum,
+)
+from smoothdino_model.network.temporal_state import TemporalState
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
     """What frames are to the network: their features and, for the shift, their spectrum.
 
-    A network without an adapter measures no shift: ``spectrum`` is then None.
+    A network that remembers nothing measures no shift: ``spectrum`` is then None.
     """
 
     features: Features
@@ -29,60 +35,6 @@ class Seen:
         levels = tuple(level[frames] for level in self.features.levels)
         spectrum = None if self.spectrum is None else self.spectrum[frames]
         return Seen(replace(self.features, levels=levels), spectrum)
-
-
-@dataclass(frozen=True, eq=False)
-class TemporalState:
-    """What the next frame needs of this one, for a batch of B cameras.
-
-    ``spectrum`` is the transform of the grey image, ``features`` those handed on. Where ``valid``
-    (B,) is False a camera has no previous frame. ``shift_px`` (B, 2), (dx, dy) in pixels of the
-    frame, and ``confidence`` (B,) tell what was measured on the way to this state, zero at a first
-    frame.
-    """
-
-    features: Features
-    spectrum: Tensor
-    valid: Tensor
-    shift_px: Tensor
-    confidence: Tensor
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return *self.features.levels, self.spectrum, self.valid, self.shift_px, self.confidence
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> TemporalState:
-        """Give the state of the same frames with every tensor changed."""
-        return self.with_tensors([change(tensor) for tensor in self.tensors])
-
-    def with_tensors(self, tensors: Sequence[Tensor]) -> TemporalState:
-        *levels, spectrum, valid, shift_px, confidence = tensors
-        features = replace(self.features, levels=tuple(levels))
-        return TemporalState(features, spectrum, valid, shift_px, confidence)
-
-    @staticmethod
-    def join(states: Sequence[TemporalState | None]) -> TemporalState | None:
-        """Make one batch of single cameras' states; ``None`` stands for a first frame."""
-        known = next((state for state in states if state is not None), None)
-        if known is None or len(states) == 1:
-            return known
-        blank = replace(known, valid=torch.zeros_like(known.valid))
-        parts = [(blank if state is None else state).tensors for state in states]
-        return known.with_tensors([torch.cat(tensors) for tensors in zip(*parts, strict=True)])
-
-    def split(self) -> list[TemporalState]:
-        """Give the states of the single cameras, each a batch of one."""
-        if len(self.valid) == 1:
-            return [self]
-        # Cloned: a view would keep the whole batch alive for as long as one camera needs it.
-        return [
-            self.with_tensors([tensor[i : i + 1].clone() for tensor in self.tensors])
-            for i in range(len(self.valid))
-        ]
-
-
-# (rgb, state) -> (depth_m, state): a model, or an engine that runs one.
-Step = Callable[[Tensor, TemporalState | None], tuple[Tensor, TemporalState | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,37 +49,33 @@ class Motion:
     confidence: Tensor
     spectrum: Tensor
 
-    def state_with(self, features: Features) -> TemporalState:
-        """Give the state of these frames, of which ``features`` are kept for the next ones."""
-        height, width = features.frame_size
-        at = features.content
-        dx, dy = self.shift_input_px.unbind(dim=1)
-        return TemporalState(
-            features=features,
-            spectrum=self.spectrum,
-            valid=torch.ones_like(self.confidence, dtype=torch.bool),
-            shift_px=torch.stack((dx * (width / at.width), dy * (height / at.height)), dim=1),
-            confidence=self.confidence,
+    @property
+    def trusted(self) -> Motion:
+        """The same, or none at all where it is not to be trusted."""
+        doubtful = self.confidence < LEAST_CONFIDENCE
+        return replace(
+            self,
+            shift_input_px=self.shift_input_px.masked_fill(doubtful[:, None], 0),
+            confidence=self.confidence.masked_fill(doubtful, 0),
         )
 
 
-def first_state(seen: Seen) -> TemporalState:
-    """Give the state after the first frames."""
-    if seen.spectrum is None:
-        raise ValueError('expected frames with their spectrum, got those of no adapter')
-    batch = len(seen.spectrum)
-    nothing = seen.spectrum.real.new_zeros(batch, 2)
-    valid = torch.ones(batch, dtype=torch.bool, device=nothing.device)
-    return TemporalState(seen.features, seen.spectrum, valid, nothing, nothing[:, 0])
+# (rgb, state) -> (depth_m, state): a model, or an engine that runs one.
+Step = Callable[[Tensor, TemporalState | None], tuple[Tensor, TemporalState | None]]
 
 
 class SmoothDino(nn.Module):
-    """A depth backbone with a temporal adapter on its features.
+    """A depth backbone that remembers the last frames' features, and an adapter on them.
 
-    Without an adapter it is the plain backbone and keeps no state.
+    Without an adapter, what is decoded is the mean of the current features and those of the last
+    ``memory`` frames, each moved to where the current one sees it; an adapter brings the length
+    of its own memory and learns what this mean gets wrong. With neither it is the plain backbone
+    and keeps no state.
     """
 
-    def __init__(self, backbone: DepthBackbone, adapter: TemporalAdapter | None = None) -> None:
+    def __init__(
+        self, backbone: DepthBackbone, adapter: TemporalAdapter | None = None, *, memory: int = 0
+    ) -> None:
         super().__init__()
         if adapter is not None:
             expected = (backbone.channels, backbone.n_levels)
@@ -138,8 +86,17 @@ class SmoothDino(nn.Module):
                     f'backbone gives {expected[1]} of {expected[0]}: take an adapter trained for '
                     'this backbone'
                 )
+            memory = adapter.config.memory
+        if memory < 0:
+            raise ValueError(f'memory: expected 0 frames or more, got {memory}')
         self.backbone = backbone
         self.adapter = adapter
+        self.memory = memory
+
+    @property
+    def temporal(self) -> bool:
+        """Whether a frame's depth depends on the frames before it."""
+        return self.adapter is not None or self.memory > 0
 
     def forward(
         self, rgb: Tensor, state: TemporalState | None = None
@@ -160,7 +117,7 @@ class SmoothDino(nn.Module):
         return self.seen(network_input, (encode or self.backbone.encode_input)(network_input))
 
     def seen(self, network_input: NetworkInput, features: Features) -> Seen:
-        if self.adapter is None:
+        if not self.temporal:
             return Seen(features, None)
         return Seen(features, windowed_spectrum(self.backbone.luma(network_input)))
 
@@ -168,33 +125,88 @@ class SmoothDino(nn.Module):
         self, seen: Seen, state: TemporalState | None
     ) -> tuple[Features, TemporalState | None]:
         """Give the features to decode, and what is kept for the next frames."""
-        if self.adapter is None or seen.spectrum is None:
+        if seen.spectrum is None:
             return seen.features, None
         if state is None:
-            return seen.features, first_state(seen)
+            return seen.features, self.first_state(seen)
         return self.moved_on(seen, state, self.measure(seen, state))
 
     def moved_on(
         self, seen: Seen, state: TemporalState, motion: Motion
     ) -> tuple[Features, TemporalState]:
         """Adapt frames whose motion since ``state`` is known; give them and the next state."""
-        adapted, kept = self.adapt_features(
-            seen.features,
-            state.features,
-            shift_patches=motion.shift_input_px / self.backbone.patch,
-            confidence=motion.confidence,
-            valid=state.valid,
-        )
-        return adapted, motion.state_with(kept)
+        recalled = self.recall(seen.features, state, motion)
+        adapted = self.adapt_features(seen.features, recalled, **self.told(state, motion))
+        return adapted, self.next_state(seen.features, state, motion)
 
-    def adapt_features(
-        self, current: Features, previous: Features, **motion: Tensor
-    ) -> tuple[Features, Features]:
-        """Adapt features, see :class:`TemporalAdapter`; give them, and those to be kept."""
-        if self.adapter is None:
-            raise ValueError('expected a model with an adapter, got one without')
-        adapted = self.adapter(current, previous, **motion)
-        return adapted, adapted if self.adapter.config.recurrent else current
+    def recall(self, frames: Features, state: TemporalState, motion: Motion) -> Recalled:
+        """Give what is remembered of what ``frames`` see; of them only the geometry counts."""
+        return recall(
+            *(state.levels, state.recallable, self._travelled(state, motion)),
+            grid=frames.grid,
+            dtype=self.backbone.dtype,
+        )
+
+    def told(self, state: TemporalState, motion: Motion) -> dict[str, Tensor]:
+        """Give what an adapter is told of the motion since ``state``."""
+        trusted = motion.trusted
+        return {
+            'shift_patches': trusted.shift_input_px / self.backbone.patch,
+            'confidence': trusted.confidence,
+            'valid': state.valid,
+        }
+
+    def adapt_features(self, current: Features, recalled: Recalled, **told: Tensor) -> Features:
+        """Give the features to decode; ``told`` as :class:`TemporalAdapter` takes it."""
+        blended = blend(current, recalled) if self.memory else current
+        return blended if self.adapter is None else self.adapter(current, blended, **told)
+
+    def first_state(self, seen: Seen) -> TemporalState:
+        """Give the state after the first frames."""
+        if seen.spectrum is None:
+            raise ValueError('expected frames with their spectrum, got those of a plain backbone')
+        batch = len(seen.spectrum)
+        nothing = seen.spectrum.real.new_zeros(batch, self.memory, 2)
+        newest = torch.arange(self.memory, device=nothing.device) == 0
+        return TemporalState(
+            levels=tuple(  # of all that are not known, anything does
+                _remembered(level)[:, None].expand(-1, self.memory, -1, -1)
+                for level in seen.features.levels
+            ),
+            known=newest.expand(batch, -1),
+            travelled=nothing,
+            spectrum=seen.spectrum,
+            valid=torch.ones(batch, dtype=torch.bool, device=nothing.device),
+            shift_px=seen.spectrum.real.new_zeros(batch, 2),
+            confidence=seen.spectrum.real.new_zeros(batch),
+            frame_size=seen.features.frame_size,
+        )
+
+    def next_state(self, frames: Features, state: TemporalState, motion: Motion) -> TemporalState:
+        """Give the state after ``frames``, which came after those of ``state``."""
+        height, width = frames.frame_size
+        at = frames.content
+        dx, dy = motion.shift_input_px.unbind(dim=1)
+        here = torch.zeros_like(motion.shift_input_px)[:, None]
+        seen_now = torch.ones_like(state.valid)[:, None]
+        before = max(self.memory - 1, 0)
+        return TemporalState(
+            levels=tuple(
+                torch.cat((_remembered(new)[:, None], old[:, :before]), dim=1)[:, : self.memory]
+                for new, old in zip(frames.levels, state.levels, strict=True)
+            ),
+            known=torch.cat((seen_now, state.recallable[:, :before]), dim=1)[:, : self.memory],
+            travelled=torch.cat((here, self._travelled(state, motion)), dim=1)[:, : self.memory],
+            spectrum=motion.spectrum,
+            valid=torch.ones_like(state.valid),
+            shift_px=torch.stack((dx * (width / at.width), dy * (height / at.height)), dim=1),
+            confidence=motion.confidence,
+            frame_size=frames.frame_size,
+        )
+
+    def _travelled(self, state: TemporalState, motion: Motion) -> Tensor:
+        """Give how far the picture moved from each remembered frame to the current one."""
+        return state.travelled + (motion.trusted.shift_input_px / self.backbone.patch)[:, None]
 
     def measure(self, seen: Seen, state: TemporalState) -> Motion:
         """Measure how frames moved since those of ``state``.
@@ -203,12 +215,12 @@ class SmoothDino(nn.Module):
         """
         frames, spectrum = seen.features, seen.spectrum
         if spectrum is None:
-            raise ValueError('expected frames with their spectrum, got those of no adapter')
+            raise ValueError('expected frames with their spectrum, got those of a plain backbone')
         batch = len(spectrum)
-        if state.features.frame_size != frames.frame_size or len(state.valid) != batch:
+        if state.frame_size != frames.frame_size or len(state.valid) != batch:
             raise ValueError(
                 f'expected frames like those of the state, {len(state.valid)} of '
-                f'{state.features.frame_size}, got {batch} of {frames.frame_size}; '
+                f'{state.frame_size}, got {batch} of {frames.frame_size}; '
                 'start afresh with state=None'
             )
         shift_input_px, confidence = phase_correlate(
@@ -219,3 +231,8 @@ class SmoothDino(nn.Module):
             confidence=torch.where(state.valid, confidence, 0),
             spectrum=spectrum,
         )
+
+
+def _remembered(level: Tensor) -> Tensor:
+    """What is kept of features: half of what they take in full precision."""
+    return level.half() if level.dtype == torch.float32 else level

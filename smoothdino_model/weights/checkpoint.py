@@ -35,10 +35,12 @@ from smoothdino_model.network.backbone import (
     IMAGENET_STD,
     DepthBackbone,
 )
+from smoothdino_model.network.memory import FRAMES
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.network.trained_camera import trained_camera
 from smoothdino_model.one_line import first_line
 from smoothdino_model.weights.errors import CheckpointError
+from smoothdino_model.weights.fingerprint import check_encoder, encoder_fingerprint
 from smoothdino_model.weights.hub import DEFAULT_MODEL, resolve_model, weight_files
 from smoothdino_model.weights.published import load_published
 from smoothdino_model.whole_files import write_whole
@@ -57,15 +59,17 @@ def load_model(
     model: str | Path = DEFAULT_MODEL,
     *,
     adapter: str | Path | None = None,
+    memory: int = FRAMES,
     input_height: int = 0,
 ) -> SmoothDino:
     """Load a model and its adapter in float32 on the CPU.
 
-    ``model`` is a directory, ``sample-room`` (bundled) or a Hugging Face id; the network is
+    ``model`` is a directory, ``smoothdino-small`` (bundled) or a Hugging Face id; the network is
     touched only for an id that is not in the local cache. ``adapter`` is a directory, an
     ``adapter.safetensors`` with its ``adapter.json`` beside it, a published SmoothDINOv2 ``.pth``,
-    or ``'none'``; by default the one that lies with the model. ``input_height`` 0 is what the
-    checkpoint asks for, see :class:`DepthBackbone`.
+    or ``'none'``; by default the one that lies with the model. Without an adapter depth is of the
+    mean over the last ``memory`` frames' features, with 0 it is plain per-frame depth.
+    ``input_height`` 0 is what the checkpoint asks for, see :class:`DepthBackbone`.
 
     Raises :class:`CheckpointError`.
     """
@@ -74,12 +78,14 @@ def load_model(
     if adapter is None:
         adapter = directory if (directory / ADAPTER_CONFIG).exists() else 'none'
     if str(adapter) == 'none':
-        return SmoothDino(backbone)
+        return SmoothDino(backbone, memory=memory)
     loaded = load_adapter(adapter)
     try:
-        return SmoothDino(backbone, loaded)
+        fitted = SmoothDino(backbone, loaded)
+        check_encoder(loaded, backbone, f'the adapter {adapter}')
     except ValueError as error:
         raise CheckpointError(f'{adapter} does not fit {model}: {error}') from error
+    return fitted
 
 
 def save_model(
@@ -107,7 +113,7 @@ def save_model(
     } | _resizing(model.backbone)
     _write_json(directory / 'preprocessor_config.json', preprocessor)
     if model.adapter is not None:
-        save_adapter(model.adapter, directory, dtype=dtype)
+        save_adapter(model.adapter, directory, backbone=model.backbone, dtype=dtype)
 
 
 def _resizing(backbone: DepthBackbone) -> dict[str, Any]:
@@ -123,14 +129,19 @@ def _resizing(backbone: DepthBackbone) -> dict[str, Any]:
 
 
 def save_adapter(
-    adapter: TemporalAdapter, directory: str | Path, *, dtype: torch.dtype | None = None
+    adapter: TemporalAdapter,
+    directory: str | Path,
+    *,
+    backbone: DepthBackbone,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Write ``adapter.json`` and ``adapter.safetensors``."""
+    """Write ``adapter.json``, which names the encoder of ``backbone``, and its weights."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: _stored(value, dtype) for name, value in adapter.state_dict().items()}
     write_whole(directory / ADAPTER_WEIGHTS, save(weights))
-    _write_json(directory / ADAPTER_CONFIG, asdict(adapter.config))
+    settings = asdict(adapter.config) | {'encoder': encoder_fingerprint(backbone)}
+    _write_json(directory / ADAPTER_CONFIG, settings)
 
 
 def load_adapter(path: str | Path) -> TemporalAdapter:
@@ -273,7 +284,10 @@ def _load_adapter_pair(directory: Path, weights_path: Path | None = None) -> Tem
     weights_path = weights_path or directory / ADAPTER_WEIGHTS
     settings = _read_json(directory / ADAPTER_CONFIG)
     try:
-        adapter = TemporalAdapter(AdapterConfig(**settings))
+        encoder = settings.pop('encoder', None)
+        if encoder is not None:
+            encoder = [float(share) for share in encoder]
+        adapter = TemporalAdapter(AdapterConfig(**settings), encoder)
     except (TypeError, ValueError, RuntimeError) as error:  # the last: no memory for its sizes
         raise CheckpointError(
             f'{directory / ADAPTER_CONFIG} is not the configuration of an adapter '

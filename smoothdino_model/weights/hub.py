@@ -15,7 +15,7 @@ from smoothdino_model.one_line import first_line
 from smoothdino_model.weights.errors import CheckpointError
 
 DEFAULT_MODEL = 'facebook/dpt-dinov2-small-nyu'
-BUNDLED_MODELS = {'sample-room': Path(__file__).parents[1] / 'assets' / 'sample_room'}
+BUNDLED_MODELS = {'smoothdino-small': Path(__file__).parents[1] / 'assets' / 'smoothdino_small'}
 # In the order in which transformers looks for them, and the names of the shards of an index.
 WEIGHTS: dict[str, tuple[str, ...]] = {
     'model.safetensors': (),

@@ -43,7 +43,7 @@ def load_published(path: Path) -> TemporalAdapter:
                 f'{path} {_published_expectation()}; {name} should be '
                 f'{expected.get(name, "absent")} and is {came.get(name, "absent")}'
             )
-    config = AdapterConfig(channels, current=False, previous=False, recurrent=False)
+    config = AdapterConfig(channels, current=False, memory=0)
     adapter = TemporalAdapter(config)
     adapter.load_state_dict(
         {

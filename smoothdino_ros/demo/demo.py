@@ -79,7 +79,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--input', help='a folder of images, a video or a bag instead of a room')
     parser.add_argument('--topic', default='', help='image topic of a bag')
     parser.add_argument('--seed', type=int, default=UNSEEN_SEED, help='which room')
-    parser.add_argument('--model', default='sample-room', help='bundled, a directory or an id')
+    parser.add_argument(
+        '--model', default='smoothdino-small', help='bundled, a directory or an id'
+    )
     parser.add_argument('--device', default='auto')
     parser.add_argument('--frames', type=int, default=75, help='depth images to wait for')
     parser.add_argument('--rate', type=float, default=5.0, help='frames per second of the camera')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adapter starts as nothing, learns from the previous frame, and touches no first frame."""
+"""The adapter starts as nothing, learns from the last frames, and touches no first frame."""
 
 from dataclasses import replace
 
@@ -18,12 +18,10 @@ from smoothdino_model.weights.errors import CheckpointError
 from support.tiny_networks import tiny_depth_anything, tiny_dpt
 
 ARMS = {
-    'control': {'previous': False},
-    'previous': {'current': False, 'align': False},
-    'both': {'align': False},
-    'aligned': {},
-    'gated': {'gated': True},
-    'recurrent': {'recurrent': True},
+    'control': {'memory': 0},
+    'mean': {'current': False},
+    'previous': {'memory': 1},
+    'both': {},
 }
 WIDTHS = {'small': 384, 'base': 768, 'large': 1024, 'giant': 1536}
 GRID = (9, 11)
@@ -50,12 +48,12 @@ def adapter_with_weights(seed: int = 0, **settings) -> TemporalAdapter:
     return adapter
 
 
-def adapted(adapter, current, previous, *, shift=(0.0, 0.0), confidence=1.0, valid=None):
+def adapted(adapter, current, mean, *, shift=(0.0, 0.0), confidence=1.0, valid=None):
     batch = len(current.levels[0])
     with torch.inference_mode():
         return adapter(
             current,
-            previous,
+            mean,
             shift_patches=torch.tensor([shift] * batch),
             confidence=torch.full((batch,), confidence),
             valid=torch.ones(batch, dtype=torch.bool) if valid is None else torch.tensor(valid),
@@ -73,19 +71,21 @@ def clip(n_frames: int, seed: int = 0, height: int = 70, width: int = 98) -> tor
 
 
 @pytest.mark.parametrize('make', [tiny_dpt, tiny_depth_anything])
-@pytest.mark.parametrize('settings', [{}, {'previous': False}, {'current': False},
-                                      {'current': False, 'previous': False},
-                                      {'recurrent': True}, {'align': False}, {'gated': True}],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize('settings', ARMS.values(), ids=ARMS.keys())
 @torch.inference_mode()
-def test_before_training_depth_is_plain_depth_bit_for_bit(make, settings):
+def test_before_training_depth_is_that_of_the_memory_bit_for_bit(make, settings):
+    """Without one, that is plain depth."""
     backbone = DepthBackbone(make())
     fresh = TemporalAdapter(AdapterConfig(backbone.channels, hidden=8, **settings))
     model = SmoothDino(backbone, fresh)
-    state = None
+    plain = SmoothDino(backbone, memory=fresh.config.memory)
+    state = plain_state = None
     for rgb in clip(4):
         depth_m, state = model(rgb, state)
-        assert torch.equal(depth_m, backbone(rgb))
+        plain_m, plain_state = plain(rgb, plain_state)
+        assert torch.equal(depth_m, plain_m)
+        if not fresh.config.memory:
+            assert torch.equal(depth_m, backbone(rgb))
 
 
 def trained(make, **settings) -> tuple[SmoothDino, dict[str, torch.Tensor]]:
@@ -134,35 +134,20 @@ def test_after_training_the_previous_frame_counts(make):
         depth_m, _ = model(frames[1], state)
         other_depth_m, _ = model(frames[1], other_state)
         # By the features alone: with the same shift and confidence as well.
-        swapped = replace(state, features=other_state.features)
+        swapped = replace(state, levels=other_state.levels)
         swapped_m, _ = model(frames[1], swapped)
     assert not torch.allclose(depth_m, other_depth_m)
     assert not torch.allclose(depth_m, swapped_m, atol=1e-6)
 
 
-def test_without_previous_features_nothing_of_time_counts():
-    """So that it can stand as a control: neither features nor motion of the frame before."""
-    adapter = adapter_with_weights(previous=False)
-    current = features()
-    levels = adapted(adapter, current, features(seed=1), shift=(1.0, 0.0))
-    other = adapted(adapter, current, features(seed=2), shift=(2.0, 0.0), confidence=0.7)
-    assert equal(levels, other)
-    assert not equal(levels, current.levels)
-
-
-def test_a_gate_lets_previous_features_through_by_their_confidence():
-    """At full confidence nothing changes, at none only the motion channels are left."""
-    plain = adapter_with_weights()
-    gated = TemporalAdapter(replace(plain.config, gated=True))
-    gated.load_state_dict(plain.state_dict())
-    current, previous, other = (features(seed=seed) for seed in (0, 1, 2))
-    assert equal(adapted(gated, current, previous), adapted(plain, current, previous))
-    half = adapted(gated, current, previous, confidence=0.6)
-    assert not equal(half, adapted(plain, current, previous, confidence=0.6))
-    assert equal(
-        adapted(gated, current, previous, confidence=0.0),
-        adapted(gated, current, other, confidence=0.0),
-    )
+def test_without_a_memory_nothing_of_time_counts():
+    """So that it can stand as a control: neither features nor motion of the frames before."""
+    model = SmoothDino(DepthBackbone(tiny_dpt()), adapter_with_weights(memory=0)).eval()
+    (first, other), (rgb, _) = clip(2, seed=1), clip(2)
+    with torch.inference_mode():
+        depths_m = [model(rgb, model(before, None)[1])[0] for before in (first, other)]
+        assert torch.equal(*depths_m)
+        assert not torch.equal(depths_m[0], model.backbone(rgb))
 
 
 @pytest.mark.parametrize('settings', ARMS.values(), ids=ARMS.keys())
@@ -190,7 +175,7 @@ def test_all_widths_of_dinov2_work(channels):
     adapter = TemporalAdapter(AdapterConfig(channels))
     current = features(channels, grid=(2, 3))
     levels = adapted(adapter, current, features(channels, grid=(2, 3), seed=1))
-    assert equal(levels, current.levels)
+    assert [level.shape for level in levels] == [level.shape for level in current.levels]
 
 
 def vit_s_dpt_on_meta() -> DepthBackbone:
@@ -259,55 +244,6 @@ def test_what_an_invalid_camera_holds_does_not_matter():
     assert all(torch.isfinite(level).all() for level in levels)
 
 
-@pytest.mark.parametrize(('dx', 'dy'), [(2, 0), (0, -1), (-1, 2)])
-def test_previous_features_are_moved_by_the_shift(dx, dy):
-    """To align by a shift of whole patches is to roll the previous patches, off the borders."""
-    aligning = adapter_with_weights()
-    still = TemporalAdapter(replace(aligning.config, align=False))
-    still.load_state_dict(aligning.state_dict())
-    current, previous = features(), features(seed=1)
-    rows, columns = GRID
-
-    def rolled(tokens):
-        patches = tokens[:, 1:].unflatten(1, GRID).roll((dy, dx), dims=(1, 2))
-        return torch.cat((tokens[:, :1], patches.flatten(1, 2)), dim=1)
-
-    rolled_previous = replace(previous, levels=tuple(rolled(level) for level in previous.levels))
-    shift = (float(dx), float(dy))
-    came = adapted(aligning, current, previous, shift=shift)
-    expected = adapted(still, current, rolled_previous, shift=shift)
-    unmoved = adapted(still, current, previous, shift=shift)
-    inner = (slice(None), slice(4, rows - 4), slice(4, columns - 4))
-    for level, wanted, other in zip(came, expected, unmoved, strict=True):
-        level, wanted, other = (
-            tokens[:, 1:].unflatten(1, GRID)[inner] for tokens in (level, wanted, other)
-        )
-        torch.testing.assert_close(level, wanted)
-        assert not torch.allclose(level, other, atol=1e-2)
-
-
-def test_moving_continues_the_border():
-    """What comes into view is not known: it takes the value beside it, not zero."""
-    adapter = adapter_with_weights(current=False)
-    levels = tuple(torch.arange(24.0).expand(1, 1 + 99, 24) for _ in range(4))
-    uniform = replace(features(), levels=levels)
-    came = adapted(adapter, uniform, uniform, shift=(3.4, -2.7))
-    still = TemporalAdapter(replace(adapter.config, align=False))
-    still.load_state_dict(adapter.state_dict())
-    for level, wanted in zip(
-        came, adapted(still, uniform, uniform, shift=(3.4, -2.7)), strict=True
-    ):
-        torch.testing.assert_close(level, wanted, atol=1e-4, rtol=1e-4)
-
-
-def test_a_doubtful_shift_counts_as_none():
-    adapter = adapter_with_weights()
-    current, previous = features(), features(seed=1)
-    none = adapted(adapter, current, previous, confidence=0.0)
-    assert equal(none, adapted(adapter, current, previous, shift=(3.0, -2.0), confidence=0.49))
-    assert not equal(none, adapted(adapter, current, previous, shift=(3.0, -2.0), confidence=0.51))
-
-
 def published(channels: int = 384) -> dict[str, torch.Tensor]:
     """Tensors as in a checkpoint of the SmoothDINOv2 authors."""
     generator = torch.Generator().manual_seed(0)
@@ -327,8 +263,7 @@ def test_published_checkpoints_give_features_plus_bias(tmp_path, channels):
     torch.save(tensors, tmp_path / 'last.pth')
     adapter = load_adapter(tmp_path / 'last.pth')
     current = features(channels, batch=2, grid=(2, 3))
-    previous = features(channels, batch=2, grid=(2, 3), seed=1)
-    levels = adapted(adapter, current, previous, shift=(1.0, 2.0), valid=[True, False])
+    levels = adapted(adapter, current, current, shift=(1.0, 2.0), valid=[True, False])
     for i, (level, plain) in enumerate(zip(levels, current.levels, strict=True)):
         assert torch.equal(level[0, 1:], plain[0, 1:] + tensors[f'conv_out.{i}.bias'])
         assert torch.equal(level[0, 0], plain[0, 0] + tensors[f'fc_out.{i}.bias'])
@@ -370,7 +305,7 @@ def test_other_files_than_the_published_ones_are_refused(tmp_path, spoil, named)
         ({'channels': 0}, 'channels: expected at least 1, got 0'),
         ({'hidden': -1}, 'hidden: expected at least 1, got -1'),
         ({'n_levels': 0}, 'n_levels: expected at least 1, got 0'),
-        ({'min_confidence': 1.5}, 'min_confidence: expected 0 to 1, got 1.5'),
+        ({'memory': -1}, 'memory: expected at least 0, got -1'),
     ],
     ids=str,
 )

@@ -66,10 +66,10 @@ def test_depth_is_the_librarys_on_the_padded_input(network, size):
 @pytest.mark.slow
 @torch.inference_mode()
 def test_the_bundled_model_is_the_librarys_too():
-    directory = BUNDLED_MODELS['sample-room']
+    directory = BUNDLED_MODELS['smoothdino-small']
     if not (directory / 'config.json').is_file():
         pytest.skip(f'no bundled model lies in {directory}')
-    backbone = load_model('sample-room', adapter='none').backbone
+    backbone = load_model('smoothdino-small', adapter='none').backbone
     plain = DepthBackbone(backbone.network)
     room = SampleRoom(3)
     rgb = torch.from_numpy(room.frame(0).rgb)[None]

@@ -66,12 +66,8 @@ MODELS = {
         DepthBackbone(tiny_dpt(), mean=(128, 120, 110), std=(60, 61, 62))
     ),
     'with adapter': tiny_smoothdino,
-    'with a constant adapter': lambda: tiny_smoothdino(
-        current=False, previous=False, recurrent=False
-    ),
-    'with other adapter settings': lambda: tiny_smoothdino(
-        current=False, align=False, min_confidence=0.0
-    ),
+    'with a constant adapter': lambda: tiny_smoothdino(current=False, memory=0),
+    'with other adapter settings': lambda: tiny_smoothdino(current=False, memory=2),
 }
 
 
@@ -79,7 +75,7 @@ MODELS = {
 def test_a_directory_rebuilds_its_model(tmp_path, make):
     model = make()
     save_model(model, tmp_path / 'deep' / 'model')
-    loaded = load_model(tmp_path / 'deep' / 'model')
+    loaded = load_model(tmp_path / 'deep' / 'model', memory=model.memory)
     assert type(loaded.backbone.network) is type(model.backbone.network)
     for name in ('input_height', 'input_width', 'bicubic'):
         assert getattr(loaded.backbone, name) == getattr(model.backbone, name)
@@ -130,7 +126,7 @@ def test_the_librarys_own_directories_load(tmp_path):
     """Without preprocessor_config.json, as its save_pretrained leaves them."""
     network = tiny_dpt()
     network.save_pretrained(tmp_path)
-    loaded = load_model(tmp_path)
+    loaded = load_model(tmp_path, memory=0)
     assert loaded.adapter is None
     assert torch.equal(depths(loaded), depths(SmoothDino(DepthBackbone(network))))
 
@@ -148,7 +144,7 @@ def test_a_rescaling_preprocessor_means_the_same(directory):
 
 def test_an_adapter_comes_from_where_it_is_told(tmp_path, directory):
     other = TemporalAdapter(AdapterConfig(24, hidden=5))
-    save_adapter(other, tmp_path / 'other')
+    save_adapter(other, tmp_path / 'other', backbone=tiny_smoothdino().backbone)
     hidden = [
         load_model(directory, adapter=adapter).adapter.config.hidden
         for adapter in (None, tmp_path / 'other', tmp_path / 'other' / 'adapter.safetensors')
@@ -246,6 +242,35 @@ def test_a_garbage_adapter_config_is_refused(directory, text):
     assert str(directory / 'adapter.json') in refusal(load_model, directory)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_an_adapter_knows_its_encoder_again_whatever_it_is_stored_in(tmp_path, dtype, caplog):
+    model = tiny_smoothdino()
+    save_adapter(model.adapter, tmp_path / 'adapter', backbone=model.backbone)
+    save_model(SmoothDino(model.backbone), tmp_path / 'model', dtype=dtype)
+    assert load_model(tmp_path / 'model', adapter=tmp_path / 'adapter').adapter is not None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(('change', 'refused'), [(0.05, False), (5.0, True)])
+def test_an_adapter_of_a_fine_tuned_encoder_is_warned_of_and_of_another_refused(
+    tmp_path, change, refused, caplog
+):
+    model = tiny_smoothdino()
+    save_adapter(model.adapter, tmp_path / 'adapter', backbone=model.backbone)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weights in model.backbone.network.backbone.parameters():
+            size = weights.square().mean().sqrt()
+            weights.add_(change * size * torch.randn_like(weights))
+    save_model(SmoothDino(model.backbone), tmp_path / 'model')
+    arguments = {'model': tmp_path / 'model', 'adapter': tmp_path / 'adapter'}
+    if refused:
+        assert 'was trained on another encoder' in refusal(load_model, **arguments)
+    else:
+        load_model(**arguments)
+        assert 'weights differ from these by' in caplog.text
+
+
 def test_adapter_weights_of_another_config_are_refused(directory):
     settings = asdict(AdapterConfig(24, hidden=9))
     (directory / 'adapter.json').write_text(json.dumps(settings))
@@ -253,7 +278,8 @@ def test_adapter_weights_of_another_config_are_refused(directory):
 
 
 def test_an_adapter_of_another_width_is_refused(directory, tmp_path):
-    save_adapter(TemporalAdapter(AdapterConfig(48, hidden=4)), tmp_path / 'wide')
+    wide = TemporalAdapter(AdapterConfig(48, hidden=4))
+    save_adapter(wide, tmp_path / 'wide', backbone=tiny_smoothdino().backbone)
     for load in (
         lambda: load_model(directory, adapter=tmp_path / 'wide'),
         lambda: load_model(shutil.copytree(tmp_path / 'wide', directory, dirs_exist_ok=True)),
@@ -447,7 +473,7 @@ def test_an_encoder_that_reshapes_its_tokens_is_refused(directory):
 
 def test_without_a_network_the_bundled_model_is_named_beside_the_default(empty_cache, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
-    assert "'sample-room' is bundled" in refusal(load_model)
+    assert "'smoothdino-small' is bundled" in refusal(load_model)
     assert 'bundled' not in refusal(load_model, 'somebody/something')
 
 

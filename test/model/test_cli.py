@@ -240,7 +240,7 @@ def test_info_tells_versions_devices_and_models(tmp_path, tiny_model_dir):
     assert lines['python'].startswith(f'{sys.version_info.major}.{sys.version_info.minor}.')
     assert lines['opencv'] == cv2.__version__
     assert 'cpu' in done.stdout
-    assert 'sample-room' in done.stdout
+    assert 'smoothdino-small' in done.stdout
     assert 'some/depth' in done.stdout
 
 

@@ -24,7 +24,7 @@ from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.engines.winograd import WinogradConv2d, with_winograd
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.network.neck import fused_maps
-from smoothdino_model.network.smoothdino import TemporalState
+from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_model
@@ -49,9 +49,9 @@ def ride(nyu_root: Path | None) -> list[np.ndarray]:
 
 @torch.inference_mode()
 def assert_as_the_library(frames: list[np.ndarray]) -> None:
-    plain = load_model('sample-room')
+    plain = load_model('smoothdino-small')
     engine = make_engine(
-        load_model('sample-room'), engine='torch', device=CPU, precision='fp32', temporal=True
+        load_model('smoothdino-small'), engine='torch', device=CPU, precision='fp32', temporal=True
     )
     state = expected_state = None
     for rgb in map(batch, frames):
@@ -93,7 +93,7 @@ def test_half_precision_on_request_is_close(caplog):
     frames = [SampleRoom(1_000_000, height=112, width=154).frame(i).rgb for i in range(2)]
     depths_m = {}
     for precision in ('fp32', 'bf16'):
-        pipe = DepthPipeline(load_model('sample-room'), device='cpu', precision=precision)
+        pipe = DepthPipeline(load_model('smoothdino-small'), device='cpu', precision=precision)
         assert f'depth by torch on cpu in {precision}' in caplog.text
         results = [
             pipe.step({'': CameraFrame(rgb, i * 33_000_000)})[''] for i, rgb in enumerate(frames)
@@ -108,7 +108,7 @@ def test_half_precision_on_request_is_close(caplog):
 def test_half_precision_does_not_drift_from_full_over_a_stream_of_nyu(nyu_root):
     engines = {
         precision: make_engine(
-            load_model('sample-room'),
+            load_model('smoothdino-small'),
             engine='torch',
             device=CPU,
             precision=precision,
@@ -166,7 +166,7 @@ def test_without_onnxruntime_the_sentence_says_how_to_get_it(monkeypatch, tmp_pa
         chosen_engine('onnxruntime', CPU)
     folder = write_folder(tmp_path / 'in', pictures(2))
     out = tmp_path / 'out'
-    command = ['infer', folder, '--output', out, '--model', 'sample-room', '--device', 'cpu']
+    command = ['infer', folder, '--output', out, '--model', 'smoothdino-small', '--device', 'cpu']
     assert main([*map(str, command), '--engine', 'onnxruntime']) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("smoothdino: error: engine 'onnxruntime' needs ONNX Runtime")

@@ -7,12 +7,10 @@ import sys
 
 import pytest
 import torch
-from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from smoothdino_model.engines.choice import make_engine
-from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
-from smoothdino_model.network.backbone import Content, Features
+from smoothdino_model.network.memory import recall
 from smoothdino_model.network.phase_correlation import PhaseCorrelation
 from smoothdino_model.pipeline import DepthPipeline
 from support.tiny_networks import tiny_smoothdino
@@ -79,23 +77,17 @@ def test_in_half_precision_features_are_moved_by_the_shift_as_measured():
     """12.6 patches are 12.625 in bf16: a third of a pixel."""
     columns, shift = 40, 12.6
     torch.manual_seed(0)
-    adapter = TemporalAdapter(AdapterConfig(24, n_levels=1, hidden=8, current=False)).bfloat16()
-    previous = torch.randn(1, 1 + columns, 24).bfloat16()
-    features = Features((previous,), (1, columns), Content(0, 0, 14, 560), (14, 560))
-    came = []
-    adapter.patches[0].register_forward_pre_hook(lambda module, inputs: came.append(inputs[0]))
-    adapter(
-        features,
-        features,
-        shift_patches=torch.tensor([[shift, 0.0]]),
-        confidence=torch.ones(1),
-        valid=torch.ones(1, dtype=torch.bool),
+    previous = torch.randn(1, 1, 1 + columns, 24).bfloat16()
+    came = recall(
+        [previous],
+        torch.ones(1, 1, dtype=torch.bool),
+        torch.tensor([[[shift, 0.0]]]),
+        grid=(1, columns),
+        dtype=torch.bfloat16,
     )
-    patches = previous[:, 1:].float()
-    moved = 0.4 * patches[:, 1 : columns - 12] + 0.6 * patches[:, : columns - 13]
-    expected = functional.layer_norm(moved, (24,))
-    given = came[0][:, :24, 0, 13:].transpose(1, 2).float()
-    assert (given - expected).abs().mean() < 0.01
+    patches = previous[:, 0, 1:].float()
+    expected = 0.4 * patches[:, 1 : columns - 12] + 0.6 * patches[:, : columns - 13]
+    assert (came.sums[0][:, 14:].float() - expected).abs().mean() < 0.01
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])

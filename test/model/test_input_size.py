@@ -59,12 +59,12 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(params=[*FAMILIES, 'saved with a height of its own', 'sample-room'])
+@pytest.fixture(params=[*FAMILIES, 'saved with a height of its own', 'smoothdino-small'])
 def loaded(request, tmp_path):
     """A model as it is loaded, and what its directory asks of transformers."""
     directory = tmp_path
-    if request.param == 'sample-room':
-        directory = BUNDLED_MODELS['sample-room']
+    if request.param == 'smoothdino-small':
+        directory = BUNDLED_MODELS['smoothdino-small']
     elif request.param in FAMILIES:
         make, asked = FAMILIES[request.param]
         save_model(SmoothDino(DepthBackbone(make())), directory)

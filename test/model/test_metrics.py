@@ -227,3 +227,39 @@ def test_depth_that_moves_with_the_picture_is_consistent():
     holed_m = np.where(current_m > 3, np.nan, current_m)
     assert metrics.flow_consistency(previous_m, holed_m, was_at) < 0.01
     assert math.isnan(metrics.flow_consistency(previous_m, np.nan * current_m, was_at))
+
+
+def step_m(at: int) -> np.ndarray:
+    """A wall 1 m away left of a column, 2 m from it on."""
+    depth_m = np.ones((20, 30))
+    depth_m[:, at:] = 2.0
+    return depth_m
+
+
+@pytest.mark.parametrize(('off', 'expected'), [(0, 1.0), (1, 1.0), (2, 0.0)])
+def test_an_edge_counts_within_a_pixel(off, expected):
+    assert metrics.edge_f1(step_m(15 + off), step_m(15)) == pytest.approx(expected)
+
+
+def test_edges_know_no_scale_and_blur_has_none():
+    truth_m = step_m(15)
+    assert metrics.edge_f1(3 * truth_m, truth_m) == pytest.approx(1)
+    ramp_m = np.broadcast_to(np.linspace(1, 2, 30), truth_m.shape)
+    assert metrics.edge_f1(ramp_m, truth_m) < 0.5
+    assert math.isnan(metrics.edge_f1(truth_m, np.ones_like(truth_m)))
+
+
+def test_edges_that_are_not_there_count_against():
+    depth_m = step_m(15)
+    depth_m[:, 25:] = 4.0
+    precision, recall = 0.5, 1.0
+    expected = 2 * precision * recall / (precision + recall)
+    assert metrics.edge_f1(depth_m, step_m(15)) == pytest.approx(expected)
+
+
+def test_no_edge_is_where_the_truth_is_unknown():
+    truth_m = step_m(15)
+    truth_m[:, 14:16] = np.nan
+    truth_m[5, 3] = 4.0
+    assert metrics.edge_f1(truth_m, truth_m) == pytest.approx(1)
+    assert metrics.edge_f1(step_m(15), truth_m) == 0

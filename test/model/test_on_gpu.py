@@ -37,12 +37,12 @@ def frames() -> list[np.ndarray]:
 
 
 def engine(precision: str, device: torch.device = GPU) -> Prepared:
-    model = load_model('sample-room')
+    model = load_model('smoothdino-small')
     return make_engine(model, engine='torch', device=device, precision=precision, temporal=True)
 
 
 def pipeline() -> DepthPipeline:
-    return DepthPipeline(load_model('sample-room'), device=GPU, precision='fp32')
+    return DepthPipeline(load_model('smoothdino-small'), device=GPU, precision='fp32')
 
 
 def recorded(prepared: Prepared) -> list[tuple[int, ...]]:

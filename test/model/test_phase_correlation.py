@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from smoothdino_model.network.adapter import AdapterConfig
 from smoothdino_model.network.backbone import DepthBackbone
-from smoothdino_model.network.phase_correlation import phase_correlate, windowed_spectrum
+from smoothdino_model.network.phase_correlation import (
+    LEAST_CONFIDENCE,
+    phase_correlate,
+    windowed_spectrum,
+)
 from smoothdino_model.room.sample_room import SampleRoom
 from support.tiny_networks import tiny_dpt
 
-LEAST_CONFIDENCE = AdapterConfig(1).min_confidence  # below it a shift is not believed
 SIZE = (240, 300)  # (height, width) of what is correlated; OpenCV pads neither
 # (dx, dy) in pixels
 SHIFTS = [

@@ -16,7 +16,8 @@ from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.network.phase_correlation import windowed_spectrum
-from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
+from smoothdino_model.network.smoothdino import SmoothDino
+from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.errors import CheckpointError
@@ -89,14 +90,14 @@ def test_a_state_is_not_changed_by_its_use():
     assert torch.equal(depth_m, model(as_batch(second), fresh_state)[0])
 
 
-@pytest.mark.parametrize('recurrent', [False, True])
-def test_only_a_recurrent_adapter_remembers_more_than_one_frame(recurrent):
+@pytest.mark.parametrize('frames', [1, 2])
+def test_an_adapter_remembers_as_many_frames_as_its_memory_has(frames):
     first, second, third = clip(3)
-    pipe = pipeline(tiny_smoothdino(recurrent=recurrent))
+    pipe = pipeline(tiny_smoothdino(memory=frames))
     whole = steps(pipe, [first, second, third])[2]
     pipe.reset()
     without_first = steps(pipe, [second, third])[1]
-    assert same(whole, without_first) != recurrent
+    assert same(whole, without_first) == (frames == 1)
 
 
 @torch.inference_mode()
@@ -454,9 +455,9 @@ def test_a_model_without_adapter_is_not_temporal():
     assert len(steps(pipe, clip(2))) == 2
 
 
-def test_an_untrained_adapter_changes_nothing():
+def test_an_untrained_adapter_without_memory_changes_nothing():
     backbone = DepthBackbone(tiny_dpt())
-    pipe = pipeline(SmoothDino(backbone, TemporalAdapter(AdapterConfig(24))))
+    pipe = pipeline(SmoothDino(backbone, TemporalAdapter(AdapterConfig(24, memory=0))))
     plain = steps(pipeline(temporal=False), clip(3))
     for result, expected in zip(steps(pipe, clip(3)), plain, strict=True):
         assert np.array_equal(result.depth_m, expected.depth_m)
@@ -469,17 +470,27 @@ def test_from_pretrained_loads_model_and_adapter(tiny_model_dir):
     assert (came.device.type, came.precision) == ('cpu', 'fp32')
     expected = steps(pipeline(), frames)
     assert all(same(*pair) for pair in zip(steps(came, frames), expected, strict=True))
-    assert not DepthPipeline.from_pretrained(tiny_model_dir, adapter='none', device='cpu').temporal
+    plain = DepthPipeline.from_pretrained(tiny_model_dir, adapter='none', memory=0, device='cpu')
+    assert not plain.temporal
 
 
-def test_a_missing_adapter_is_warned_of_once(tmp_path, tiny_model_dir, caplog):
-    for name in ('config.json', 'model.safetensors', 'preprocessor_config.json'):
-        (tmp_path / name).write_bytes((tiny_model_dir / name).read_bytes())
-    for settings in ({}, {'adapter': 'none'}, {'temporal': False}):
-        caplog.clear()
-        DepthPipeline.from_pretrained(tmp_path, device='cpu', **settings)
-        warnings = [record for record in caplog.records if 'no trained adapter' in record.message]
-        assert len(warnings) == (1 if not settings else 0)
+@pytest.mark.parametrize(
+    ('settings', 'said'),
+    [
+        ({}, 'steadied by an adapter and the features of the last 4 frames'),
+        ({'adapter': 'none'}, 'steadied by the mean over the features of the last 4 frames'),
+        ({'adapter': 'none', 'memory': 2}, 'steadied by the mean over the features of the last 2'),
+        ({'adapter': 'none', 'memory': 0}, 'every frame stands for itself'),
+        ({'temporal': False}, 'every frame stands for itself'),
+    ],
+    ids=str,
+)
+def test_what_steadies_depth_is_said_in_one_line(tiny_model_dir, settings, said, caplog):
+    caplog.set_level(logging.INFO, 'smoothdino_model.pipeline')
+    DepthPipeline.from_pretrained(tiny_model_dir, device='cpu', **settings)
+    lines = [r.message for r in caplog.records if 'stead' in r.message or 'stands' in r.message]
+    assert len(lines) == 1
+    assert said in lines[0]
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])

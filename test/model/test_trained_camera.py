@@ -102,7 +102,7 @@ def test_a_focal_length_that_is_none_is_refused_and_changes_nothing(focal):
 @pytest.mark.slow
 def test_a_wider_lens_makes_no_farther_rooms():
     """With the bundled model; benchmarks/focal_length.py has the figures of all lenses."""
-    pipeline = DepthPipeline.from_pretrained('sample-room', adapter='none', temporal=False)
+    pipeline = DepthPipeline.from_pretrained('smoothdino-small', adapter='none', temporal=False)
     focal = 0.7 * NYU_FOCAL
     errors = []
     for seed in range(1_000_000, 1_000_006):
@@ -118,7 +118,7 @@ def test_a_wider_lens_makes_no_farther_rooms():
 
 
 def test_the_trained_lens_is_left_as_it_is():
-    pipeline = DepthPipeline.from_pretrained('sample-room', adapter='none', temporal=False)
+    pipeline = DepthPipeline.from_pretrained('smoothdino-small', adapter='none', temporal=False)
     frame = SampleRoom(1_000_000, height=60, width=80, focal_px=NYU_FOCAL * 80).frame(0)
     focal = frame.intrinsics.fx_px / frame.intrinsics.width
     plain = pipeline.step({'': CameraFrame(frame.rgb, 0)})[''].depth_m

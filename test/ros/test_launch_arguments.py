@@ -59,7 +59,7 @@ def test_a_name_is_completed_by_its_namespace(namespace, name, full):
 )
 def test_a_params_file_counts_for_the_nodes_that_rcl_gives_it_to(tmp_path, section, nodes):
     file = tmp_path / 'params.yaml'
-    file.write_text(f"'{section}':\n  ros__parameters:\n    model: sample-room\n")
+    file.write_text(f"'{section}':\n  ros__parameters:\n    model: smoothdino-small\n")
     for node in ('/depth', '/robot/depth'):
         if node in nodes:
             assert params_file_for(node, str(file)) == str(file)
@@ -83,8 +83,8 @@ def test_a_params_file_may_hold_those_of_others_and_namespaces_as_levels(tmp_pat
     ('text', 'said'),
     [
         (None, 'no such file'),
-        ('model: sample-room\n', 'got none: put them under'),
-        ('/**:\n  model: sample-room\n', 'got none: put them under'),
+        ('model: smoothdino-small\n', 'got none: put them under'),
+        ('/**:\n  model: smoothdino-small\n', 'got none: put them under'),
         ('/**:\n  ros__parameters:\n', 'got none: put them under'),
         ('', 'got none: put them under'),
         ('- 1\n', 'got none: put them under'),

@@ -24,7 +24,7 @@ pytestmark = [
 def test_the_node_answers_with_the_depth_of_the_pipeline(tmp_path):
     frames = [SampleRoom(7).frame(i).rgb for i in range(24)]
     np.save(tmp_path / 'frames.npy', frames)
-    settings = {'model': 'sample-room', 'device': 'cuda', 'precision': 'fp32', 'max_depth_m': 1000}
+    settings = {'model': 'smoothdino-small', 'device': 'cuda', 'precision': 'fp32', 'max_depth_m': 1000}
     arguments = [word for one in settings.items() for word in ('-p', '{}:={}'.format(*one))]
     node = Process(tmp_path / 'node', '-m', 'smoothdino_ros.depth_node', '--ros-args', *arguments)
     observer = Observer()
@@ -32,7 +32,7 @@ def test_the_node_answers_with_the_depth_of_the_pipeline(tmp_path):
         assert observer.wait_for(lambda: observer.state() == 'active', 120), node.words()
         observer.play(tmp_path / 'log', str(tmp_path / 'frames.npy'))
         assert 'on cuda' in node.words()
-        by_cpu = DepthPipeline.from_pretrained('sample-room', device='cpu', precision='fp32')
+        by_cpu = DepthPipeline.from_pretrained('smoothdino-small', device='cpu', precision='fp32')
         assert len(observer.reliable) == len(frames), node.words()
         for rgb, message in zip(frames, observer.reliable, strict=True):
             frame = CameraFrame(

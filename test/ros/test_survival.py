@@ -307,7 +307,7 @@ def test_nothing_said_reveals_the_environment(secretive, tiny_model_dir):
         home = Path(secrets[-1])
         observer.set(device='cpu', model=str(home / 'absent'))
         assert not observer.transition('configure')
-        observer.set(model='sample-room', adapter=str(home / 'absent.pth'))
+        observer.set(model='smoothdino-small', adapter=str(home / 'absent.pth'))
         assert not observer.transition('configure')
         (home / 'model').symlink_to(tiny_model_dir)
         observer.set(model=str(home / 'model'), adapter='')
@@ -375,8 +375,9 @@ texts = [f.name for f in dataclasses.fields(NodeParameters) if isinstance(f.defa
 urls = ('https://example.org/model', 'ftp://example.org', 'nobody/nothing', '//example.org/x')
 cases = [{name: value} for name in texts if name != 'model' for value in urls]
 cases += [{'cameras': list(urls)}, {'adapter': 'none'}, {'temporal': False}, {}]
-cases += [{'model': m} for m in ('sample-room', 'https://example.org/model', '//example.org/x',
-                                 'hf://nobody/nothing', '/absent', 'nobody', 'a/b/c')]
+cases += [{'model': m} for m in ('smoothdino-small', 'https://example.org/model',
+                                 '//example.org/x', 'hf://nobody/nothing', '/absent', 'nobody',
+                                 'a/b/c')]
 configured = 0
 def configure(case):
     values = {f.name: f.default for f in dataclasses.fields(NodeParameters)}

@@ -4,7 +4,8 @@
 import numpy as np
 import torch
 
-from smoothdino_model.network.smoothdino import SmoothDino, TemporalState
+from smoothdino_model.network.smoothdino import SmoothDino
+from smoothdino_model.network.temporal_state import TemporalState
 
 
 def batch(rgb: np.ndarray) -> torch.Tensor:

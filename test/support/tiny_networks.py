@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small random networks: fast, and alive, which fresh initialisations are not."""
 
+from pathlib import Path
+
 import torch
 from transformers import (
     DepthAnythingConfig,
     DepthAnythingForDepthEstimation,
     Dinov2Config,
+    Dinov2Model,
     DPTConfig,
     DPTForDepthEstimation,
 )
@@ -30,6 +33,13 @@ def tiny_encoder(**settings) -> Dinov2Config:
         }
         | settings
     )
+
+
+def saved_encoder(folder: Path) -> Path:
+    """Write a tiny encoder as published ones are, in half precision, and give its folder."""
+    torch.manual_seed(0)
+    Dinov2Model(tiny_encoder()).half().save_pretrained(folder / 'encoder')
+    return folder / 'encoder'
 
 
 def tiny_dpt(seed: int = 0, **encoder_settings) -> DPTForDepthEstimation:
@@ -82,7 +92,7 @@ def _alive(network):
 def tiny_smoothdino(seed: int = 0, **adapter_settings) -> SmoothDino:
     """Give a small model whose adapter has something to say."""
     backbone = DepthBackbone(tiny_dpt(seed))
-    settings = {'hidden': 8, 'recurrent': True} | adapter_settings
+    settings = {'hidden': 8} | adapter_settings
     adapter = TemporalAdapter(AdapterConfig(backbone.channels, **settings))
     with torch.no_grad():
         for parameter in adapter.parameters():

@@ -11,7 +11,7 @@ from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_model
 from support.made_clips import write_clip
 from support.small_training import fit, small
-from support.tiny_networks import tiny_encoder
+from support.tiny_networks import saved_encoder
 from training import evaluate, export
 from training.data.augment import augmented
 from training.data.clips import Window, find_clips
@@ -25,11 +25,7 @@ MOST_BYTES = 50_000_000  # of a file that code hosts take without large-file sto
 
 @pytest.fixture(scope='module')
 def encoder(tmp_path_factory):
-    """A directory as published encoders have it, in half precision."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp('encoder')
-    Dinov2Model(tiny_encoder()).half().save_pretrained(folder)
-    return folder
+    return saved_encoder(tmp_path_factory.mktemp('encoder'))
 
 
 @pytest.fixture(scope='module')

@@ -45,17 +45,18 @@ def adapters(tmp_path_factory):
     """One adapter of each kind, and a second temporal one."""
     root = tmp_path_factory.mktemp('adapters')
     kinds = {
-        'a/offsets': {'current': False, 'previous': False},
-        'a/one_frame': {'previous': False},
+        'a/offsets': {'current': False, 'memory': 0},
+        'a/one_frame': {'memory': 0},
         'wide/model': {},
-        'plain/model': {'recurrent': False, 'current': False},
+        'plain/model': {'memory': 1, 'current': False},
     }
-    for i, (folder, settings) in enumerate(kinds.items()):
-        adapter = tiny_smoothdino(i, **settings).adapter
+    for folder, settings in kinds.items():
+        model = tiny_smoothdino(**settings)
+        adapter = model.adapter
         with torch.no_grad():
             for parameter in adapter.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-        save_adapter(adapter, root / folder)
+        save_adapter(adapter, root / folder, backbone=model.backbone)
     return root
 
 
@@ -86,24 +87,28 @@ def test_all_methods_give_what_the_pipeline_streams(tiny_model_dir, adapters, fr
         tiny_model_dir, [str(adapters / 'wide/model'), f'b={adapters}/a/offsets']
     )
     assert list(chosen) == ['temporal', 'b']
-    methods = Methods(tiny_model_dir, chosen, device='cpu')
+    methods = Methods(tiny_model_dir, chosen, memories=[2], device='cpu')
+    asked = {'per_frame': ('none', 0), 'memory_2': ('none', 2)}
     for ride in frames:
         methods.reset()
         rgb = np.stack([frame.rgb for frame in ride])
         parts = [methods.depths(part)[0] for part in (rgb[:4], rgb[4:])]
-        for name, adapter in {'per_frame': 'none', **chosen}.items():
-            expected = streamed(tiny_model_dir, adapter, rgb)
+        for name in methods.names:
+            adapter, memory = asked.get(name) or (chosen[name], 0)
+            expected = streamed(tiny_model_dir, adapter, rgb, memory=memory)
             came = np.concatenate([part[name] for part in parts])
             np.testing.assert_allclose(came, expected, atol=1e-4)
-        assert np.abs(parts[1]['temporal'] - parts[1]['per_frame']).max() > 0.01
+        for name in ('temporal', 'memory_2'):
+            assert np.abs(parts[1][name] - parts[1]['per_frame']).max() > 0.01
 
 
 def test_the_network_sees_the_height_it_is_told(tiny_model_dir, frames):
     rgb = np.stack([frame.rgb for frame in frames[0]])
     methods = Methods(tiny_model_dir, {}, device='cpu', input_height=28)
-    expected = streamed(tiny_model_dir, 'none', rgb, input_height=28)
+    expected = streamed(tiny_model_dir, 'none', rgb, memory=0, input_height=28)
     np.testing.assert_allclose(methods.depths(rgb)[0]['per_frame'], expected, atol=1e-4)
-    assert np.abs(expected - np.stack(streamed(tiny_model_dir, 'none', rgb))).max() > 0.01
+    own = np.stack(streamed(tiny_model_dir, 'none', rgb, memory=0))
+    assert np.abs(expected - own).max() > 0.01
 
 
 def test_a_frame_is_encoded_once_for_all_methods(tiny_model_dir, adapters, frames):
@@ -147,7 +152,7 @@ def test_figures_of_clips_are_those_of_the_stream(tiny_model_dir, clips, frames,
     for name, adapter in (('per_frame', 'none'), ('temporal', None)):
         of_rides = []
         for scene, ride in zip(('kitchen', 'hall'), frames, strict=True):
-            depths_m = streamed(tiny_model_dir, adapter, [frame.rgb for frame in ride])
+            depths_m = streamed(tiny_model_dir, adapter, [frame.rgb for frame in ride], memory=0)
             truths_m = [frame.depth_m for frame in ride]
             row = by_name[scene, name]
             assert row['mse'] == pytest.approx(metrics.mse(depths_m, truths_m), rel=2e-3)

@@ -19,9 +19,10 @@ from training.evaluation.stretches import Stretch
 MEAN_MAP = 'mean_map'
 _TOGETHER = 4  # frames in a batch
 _PICTURES = 3  # of each scene
+_EDGE_ROWS = 240  # edges are looked for in about so many rows
 ERRORS = (
     *('mse', 'abs_rel', 'abs_rel_aligned', 'log10', 'delta1', 'delta2', 'delta3'),
-    *('scale_error', 'scale_bias'),
+    *('edge_f1', 'scale_error', 'scale_bias'),
 )
 
 
@@ -123,6 +124,7 @@ def _errors(depth_m: np.ndarray, truth_m: np.ndarray) -> dict[str, float]:
     if not (np.isfinite(truth_m) & (truth_m > 0)).any():
         return dict.fromkeys(ERRORS, np.nan)
     scale_bias = metrics.scale_error(depth_m, truth_m)
+    step = max(1, round(len(truth_m) / _EDGE_ROWS))
     return {
         'mse': metrics.mse(depth_m, truth_m),
         'abs_rel': metrics.abs_rel(depth_m, truth_m),
@@ -131,6 +133,7 @@ def _errors(depth_m: np.ndarray, truth_m: np.ndarray) -> dict[str, float]:
         'delta1': metrics.delta(depth_m, truth_m, power=1),
         'delta2': metrics.delta(depth_m, truth_m, power=2),
         'delta3': metrics.delta(depth_m, truth_m, power=3),
+        'edge_f1': metrics.edge_f1(depth_m[::step, ::step], truth_m[::step, ::step]),
         'scale_error': abs(scale_bias),
         'scale_bias': scale_bias,
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways of estimating depth that share one encoder: per frame, and with each adapter."""
+"""Ways of estimating depth that share one encoder: per frame, with a memory, with adapters."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from torch.nn import functional
 from smoothdino_model.engines.choice import dtype_of
 from smoothdino_model.network.adapter import AdapterConfig
 from smoothdino_model.network.backbone import Features
-from smoothdino_model.network.smoothdino import Seen, SmoothDino, TemporalState
+from smoothdino_model.network.smoothdino import Seen, SmoothDino
+from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.pipeline import DepthPipeline
 from smoothdino_model.weights.checkpoint import ADAPTER_CONFIG, load_adapter
+from smoothdino_model.weights.fingerprint import check_encoder
 from smoothdino_model.weights.hub import resolve_model
 
 PER_FRAME = 'per_frame'
@@ -25,9 +27,10 @@ _PUBLISHED_OFFSET_M, _PUBLISHED_MOST_M = 0.001, 10.0
 
 
 class Methods:
-    """Depth of consecutive frames, plain and with each of some adapters.
+    """Depth of consecutive frames: plain, with each of some adapters, and without any with
+    memories of some numbers of frames.
 
-    What the encoder says of a frame depends on no adapter: it is asked once for all of them.
+    What the encoder says of a frame depends on none of them: it is asked once for all.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Methods:
         model: str | Path,
         adapters: Mapping[str, str | Path],
         *,
+        memories: Sequence[int] = (),
         device: str = 'auto',
         precision: str = 'fp32',
         input_height: int = 0,
@@ -53,9 +57,12 @@ class Methods:
         self._adapted: dict[str, SmoothDino] = {}
         for name, path in adapters.items():
             adapter = load_adapter(path).eval().requires_grad_(False).to(self.device, dtype)
+            check_encoder(adapter, self.backbone, f'the adapter {path}')
             self._adapted[name] = SmoothDino(self.backbone, adapter)
-        # With any adapter a frame is seen alike: its features, and the spectrum that all share.
-        self._seeing = next(iter(self._adapted.values()), loaded.model)
+        for frames in memories:
+            self._adapted[f'memory_{frames}'] = SmoothDino(self.backbone, memory=frames)
+        # With any of them a frame is seen alike: its features, and the spectrum that all share.
+        self._seeing = next(iter(self._adapted.values()), SmoothDino(self.backbone))
         self._states: dict[str, TemporalState | None] = {}
 
     @property
@@ -130,7 +137,7 @@ def named_adapters(model: str | Path, given: Sequence[str]) -> dict[str, Path]:
 def _kind(config: AdapterConfig) -> str:
     if not config.sees_features:
         return 'published'
-    return 'temporal' if config.previous else 'control'
+    return 'temporal' if config.memory else 'control'
 
 
 def _folder_of_its_own(path: Path, among: list[Path]) -> str:

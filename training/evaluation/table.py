@@ -9,7 +9,7 @@ from typing import Any
 from training.evaluation.intervals import BASELINES, LEAST_BLOCKS
 
 _COLUMNS = (
-    *('mse', 'rmse', 'abs_rel', 'abs_rel_aligned', 'log10', 'delta1', 'delta2', 'delta3'),
+    *('mse', 'rmse', 'abs_rel', 'abs_rel_aligned', 'delta1', 'delta2', 'delta3', 'edge_f1'),
     *('flicker', 'tae', 'consistency', 'scale_error', 'mse_published', 'coverage'),
 )
 _COMPARED = ('mse', 'abs_rel', 'flicker', 'tae', 'consistency')
