@@ -14,6 +14,10 @@ from smoothdino_model.pipeline import DepthResult as DepthResult
 from smoothdino_model.recordings.frames import Frame as Frame
 from smoothdino_model.recordings.frames import Intrinsics as Intrinsics
 from smoothdino_model.recordings.open import open_recording as open_recording
+from smoothdino_model.scale.floor import floor_of_pose as floor_of_pose
+from smoothdino_model.scale.floor import floor_of_tilt as floor_of_tilt
+from smoothdino_model.scale.floor import floor_scale as floor_scale
+from smoothdino_model.scale.ranges import points_scale as points_scale
 from smoothdino_model.weights.checkpoint import load_adapter as load_adapter
 from smoothdino_model.weights.checkpoint import load_model as load_model
 from smoothdino_model.weights.checkpoint import save_model as save_model

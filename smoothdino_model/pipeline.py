@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -23,6 +23,8 @@ from smoothdino_model.engines.host_memory import HostMemory
 from smoothdino_model.network.memory import FRAMES
 from smoothdino_model.network.smoothdino import SmoothDino, Step
 from smoothdino_model.network.temporal_state import TemporalState
+from smoothdino_model.scale.filter import ScaleState, filtered
+from smoothdino_model.scale.measurement import Measurement
 from smoothdino_model.weights.checkpoint import load_model
 from smoothdino_model.weights.hub import DEFAULT_MODEL
 
@@ -40,7 +42,9 @@ class CameraFrame:
     :meth:`DepthPipeline.step` and were dropped: a gap is one between arriving frames, not one that
     a slow machine makes. ``focal`` is the camera's focal length over the width of ``rgb``, both in
     pixels, where it is known: depth is then scaled to this camera from the one that the model was
-    trained with.
+    trained with. ``anchors``, by names of one's own, measure the scale of this frame's depth
+    (H, W) in metres by what is known of its surroundings: :func:`floor_scale` with the camera and
+    its floor, :func:`points_scale` with a laser scan's points.
     """
 
     rgb: np.ndarray
@@ -48,6 +52,7 @@ class CameraFrame:
     frame_id: str = ''
     skipped_ns: tuple[int, ...] = ()
     focal: float | None = None
+    anchors: Mapping[str, Callable[[np.ndarray], Measurement]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,9 @@ class DepthResult:
 
     ``shift_px`` is (dx, dy) since the previous frame in pixels of the frame, ``confidence`` its
     confidence in [0, 1]. ``reset`` says why this frame started afresh, ``None`` if it did not.
-    ``scale`` is what the model's depth was multiplied by for the camera's focal length.
+    ``scale`` is what the model's depth was multiplied by for the camera's focal length, and
+    ``anchor_scale`` what it was multiplied by besides: ``measured`` is what the frame's anchors
+    say of it, and ``anchored`` what is made of that and of the frames before.
     """
 
     depth_m: np.ndarray
@@ -64,13 +71,20 @@ class DepthResult:
     confidence: float
     reset: str | None
     scale: float = 1.0
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
+    anchored: ScaleState | None = None
+
+    @property
+    def anchor_scale(self) -> float:
+        return self.anchored.scale if self.anchored else 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class _Memory:
-    """What is kept of a camera: its state and the last frame's properties."""
+    """What is kept of a camera: its states and the last frame's properties."""
 
     state: TemporalState | None
+    anchored: ScaleState | None
     stamp_ns: int
     frame_id: str
     size: tuple[int, int]
@@ -96,6 +110,7 @@ class DepthPipeline:
         temporal: bool = True,
         max_gap_s: float = 1.0,
     ) -> None:
+        self.scale_range = (0.25, 4.0)  # of what anchors may make of depth; of every camera
         self.device = chosen_device(device)
         self.engine = chosen_engine(engine, self.device)
         self.precision = chosen_precision(precision, self.device, self.engine)
@@ -180,19 +195,26 @@ class DepthPipeline:
                 cameras, depths_m, motions, next_states, strict=True
             ):
                 dx, dy, confidence = motion.tolist()
+                frame = frames[camera]
                 # The states stay in the trained camera's depth, so a change of focal length is no
                 # reason to forget them.
-                scale = self._scale(camera, frames[camera])
+                scale = self._scale(camera, frame)
+                scaled_m = depth_m * np.float32(scale)  # its own: what came is lent
+                measured = {name: measure(scaled_m) for name, measure in frame.anchors.items()}
+                before = self._memories[camera].anchored if resets[camera] is None else None
+                anchored = self._anchored(before, measured, frame.stamp_ns)
+                if anchored is not None:
+                    scaled_m *= np.float32(anchored.scale)
                 results[camera] = DepthResult(
-                    depth_m * np.float32(scale),  # its own: what came is lent
+                    scaled_m,
                     (dx, dy),
                     confidence,
                     resets[camera],
                     scale,
+                    measured,
+                    anchored,
                 )
-                memories[camera] = _Memory(
-                    state, frames[camera].stamp_ns, frames[camera].frame_id, size
-                )
+                memories[camera] = _Memory(state, anchored, frame.stamp_ns, frame.frame_id, size)
         self._memories |= memories
         for camera in frames:
             self._reset_reasons.pop(camera, None)
@@ -283,6 +305,15 @@ class DepthPipeline:
             )
         height, width = frame.rgb.shape[:2]
         return self.model.backbone.trained_camera.scale(frame.focal, height=height, width=width)
+
+    def _anchored(
+        self, before: ScaleState | None, measured: Mapping[str, Measurement], stamp_ns: int
+    ) -> ScaleState | None:
+        """None as long as a camera has no anchors; where they fall silent the scale stays."""
+        if before is None and not measured:
+            return None
+        least, most = self.scale_range
+        return filtered(before, measured.values(), stamp_ns=stamp_ns, least=least, most=most)
 
     def _why_reset(self, camera: str, frame: CameraFrame) -> str | None:
         if camera in self._reset_reasons:

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scale over time: anchors weighed by their spread, and no more believed than they can know.
+
+An anchor sees a part of a picture that is bent, and a height was read off a ruler: of the scale
+it is itself unsure by its spread. What it says counts as far as it goes beyond that, so that a
+network that is right already is left alone. What comes as a surprise may be something else that
+was measured, and has to last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from smoothdino_model.scale.measurement import Measurement
+
+_PRIOR = 0.6  # standard deviation of the logarithm: how far off networks are in scenes unseen
+_DRIFT = 0.05  # of the logarithm, over the root of a second
+_SURPRISE = 3.0  # standard deviations: beyond, it is something else that was measured
+_PATIENCE_NS = 3_000_000_000  # for which a surprise has to last to be believed
+_ALIKE = 0.15  # of the logarithm: what is one surprise
+_MOST_STEP = math.log(1.1)  # from frame to frame
+
+
+@dataclass(frozen=True)
+class ScaleState:
+    """What is believed of one camera's scale; replaced whole at each frame.
+
+    ``log_scale`` and ``variance`` are the Kalman filter's, of the logarithm; ``spread`` is that of
+    what was last measured. ``log_given`` is what depth was multiplied by. ``surprise`` is a scale
+    that has been measured since ``surprised_ns`` and is not believed yet.
+    """
+
+    stamp_ns: int
+    log_scale: float = 0.0
+    variance: float = _PRIOR**2
+    spread: float = math.inf
+    log_given: float = 0.0
+    surprise: float | None = None
+    surprised_ns: int = 0
+
+    @property
+    def scale(self) -> float:
+        return math.exp(self.log_given)
+
+
+def filtered(
+    state: ScaleState | None,
+    measurements: Iterable[Measurement],
+    *,
+    stamp_ns: int,
+    least: float,
+    most: float,
+) -> ScaleState:
+    """Give the state after a frame's measurements, of which those that say nothing do not count.
+
+    None starts afresh. The scale stays within ``least`` and ``most``, and but for the first frame
+    changes by at most 10 % from one to the next; where nothing is measured it stays.
+    """
+    now = _drifted(state, stamp_ns) if state else ScaleState(stamp_ns)
+    found = [one for one in measurements if not one.why_none]
+    if found:
+        certain = [one for one in found if one.doubt == math.inf]
+        reference = _together(certain).log_scale if certain else now.log_scale
+        likely = [one for one in found if one.log_scale - reference <= one.doubt]
+        now = _believing(now, _together(likely or found), doubtful=not likely)
+    wanted = min(max(_beyond_its_spread(now), math.log(least)), math.log(most))
+    if state is not None:
+        step = wanted - state.log_given
+        wanted = state.log_given + min(max(step, -_MOST_STEP), _MOST_STEP)
+    return replace(now, log_given=wanted)
+
+
+def _drifted(state: ScaleState, stamp_ns: int) -> ScaleState:
+    passed_s = max(stamp_ns - state.stamp_ns, 0) / 1e9
+    variance = min(state.variance + _DRIFT**2 * passed_s, _PRIOR**2)
+    return replace(state, stamp_ns=stamp_ns, variance=variance)
+
+
+def _together(found: Sequence[Measurement]) -> Measurement:
+    """One measurement out of several; where they contradict each other, of a larger spread."""
+    weights = [1 / one.spread**2 for one in found]
+    total = sum(weights)
+    pairs = list(zip(weights, found, strict=True))
+    middle = sum(weight * one.log_scale for weight, one in pairs) / total
+    apart = sum(weight * (one.log_scale - middle) ** 2 for weight, one in pairs) / total
+    return Measurement(middle, math.sqrt(1 / total + apart))
+
+
+def _believing(state: ScaleState, measured: Measurement, *, doubtful: bool) -> ScaleState:
+    """The state after a measurement: at once, or where it surprises once it has lasted."""
+    variance, news = measured.spread**2, measured.log_scale - state.log_scale
+    gain = state.variance / (state.variance + variance)
+    if doubtful or abs(news) > _SURPRISE * math.sqrt(state.variance + variance):
+        lasts = state.surprise is not None and abs(measured.log_scale - state.surprise) <= _ALIKE
+        if not lasts:
+            return replace(state, surprise=measured.log_scale, surprised_ns=state.stamp_ns)
+        if state.stamp_ns - state.surprised_ns < _PATIENCE_NS:
+            return state
+        gain = 1.0
+    return replace(
+        state,
+        log_scale=state.log_scale + gain * news,
+        variance=gain * variance,
+        spread=measured.spread,
+        surprise=None,
+    )
+
+
+def _beyond_its_spread(state: ScaleState) -> float:
+    """What is believed, less what may be the spread's (James and Stein 1961, positive part)."""
+    if abs(state.log_scale) <= state.spread:
+        return 0.0
+    return state.log_scale * (1 - (state.spread / state.log_scale) ** 2)
