@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.bags import CAMERA_INFO, IMAGE, TYPES, BagRecording, Received
 from smoothdino_model.recordings.depth_images import depth_bytes
 from smoothdino_model.recordings.frames import BAGS, RecordingError
+from smoothdino_model.scale.floor import Floor, floor_scale
 from smoothdino_model.whole_files import written_whole
 
 DEPTH, DEPTH_INFO = '/depth/image', '/depth/camera_info'
@@ -33,6 +35,17 @@ class Account:
     frames: int = 0
     resets: int = 0
     lost: list[str] = field(default_factory=list)
+    measured: int = 0  # frames in which an anchor of the scale was seen
+    anchor_scales: list[float] = field(default_factory=list)  # of the frames that had anchors
+
+    def scale_in_words(self) -> str:
+        if not self.anchor_scales:
+            return 'in no frame, for want of a camera_info that fits'
+        low, middle, high = np.percentile(self.anchor_scales, (5, 50, 95))
+        return (
+            f'x {middle:.3f} (90 % of the frames within {low:.3f} to {high:.3f}), measured in '
+            f'{self.measured} of {self.frames} frames'
+        )
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,7 @@ def write_depth_bag(
     storage: str,
     depth_format: DepthFormat,
     focal_correction: bool = True,
+    floor: Floor | None = None,
     keep_input: bool = False,
     custom_data: Mapping[str, str] | None = None,
 ) -> Account:
@@ -70,9 +84,10 @@ def write_depth_bag(
     frame that can't be decoded alone, a bag that breaks off from there on.
 
     storage is 'mcap' or 'sqlite3'; focal_correction scales depth by the focal length that
-    camera_info tells; keep_input also copies the images and their camera_info; custom_data goes
-    into the bag's metadata. The bag appears at the path only when whole. Raises FileExistsError
-    where something is already, RecordingError where no frame can be read.
+    camera_info tells; the floor under the camera anchors its scale; keep_input also copies the
+    images and their camera_info; custom_data goes into the bag's metadata. The bag appears at the
+    path only when whole. Raises FileExistsError where something is already, RecordingError where
+    no frame can be read.
     """
     check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +108,7 @@ def write_depth_bag(
             tqdm(total=len(recording) or None, unit='frame', disable=None) as bar,
         ):
             for received, info, depth_m in _answered(
-                recording, pipeline, account, focal_correction=focal_correction
+                recording, pipeline, account, focal_correction=focal_correction, floor=floor
             ):
                 if keep_input:
                     write(received.topic, received.message, received.received_ns)
@@ -108,6 +123,9 @@ def write_depth_bag(
                 raise RecordingError(f'no frame could be read: {why}')
             bag.set_custom_data('smoothdino_frames', str(account.frames))
             bag.set_custom_data('smoothdino_lost', '; '.join(account.lost) or 'nothing')
+            if floor:
+                bag.set_custom_data('smoothdino_scale_anchor', str(floor))
+                bag.set_custom_data('smoothdino_anchor_scale', account.scale_in_words())
             for key, text in (custom_data or {}).items():
                 bag.set_custom_data(key, text)
     except sqlite3.Error as error:  # those of reading are RecordingErrors
@@ -126,7 +144,12 @@ def check_output(path: Path) -> None:
 
 
 def _answered(
-    recording: BagRecording, pipeline: DepthPipeline, account: Account, *, focal_correction: bool
+    recording: BagRecording,
+    pipeline: DepthPipeline,
+    account: Account,
+    *,
+    focal_correction: bool,
+    floor: Floor | None,
 ) -> Iterator[tuple[Received, Any, np.ndarray | None]]:
     """Every message; with one of an image that can be read, the depth's camera_info and depth."""
     for received in _up_to_damage(recording, account):
@@ -142,8 +165,13 @@ def _answered(
         calibration = recording.calibrated(received, *rgb.shape[:2])
         focal = calibration.focal if focal_correction else None
         frame_id = received.message.header.frame_id
-        frame = CameraFrame(rgb, received.stamp_ns, frame_id, focal=focal)
+        anchors = {}
+        if floor and calibration.intrinsics:
+            anchors = {'floor': partial(floor_scale, camera=calibration.intrinsics, floor=floor)}
+        frame = CameraFrame(rgb, received.stamp_ns, frame_id, focal=focal, anchors=anchors)
         result = pipeline.step({'': frame})['']
+        account.measured += any(not one.why_none for one in result.measured.values())
+        account.anchor_scales += [result.anchor_scale] if anchors else []
         # The first frame always starts afresh: it is no reset of what was there.
         account.resets += account.frames > 0 and result.reset is not None
         account.frames += 1

@@ -12,8 +12,10 @@ from typing import Any
 
 from smoothdino_model.cli.losses import exit_code
 from smoothdino_model.cli.model_arguments import (
+    add_anchor_arguments,
     add_camera_arguments,
     add_model_arguments,
+    floor_of,
     pipeline_of,
 )
 from smoothdino_model.recordings.open import open_recording
@@ -33,11 +35,13 @@ def add_to(commands: Any) -> None:
     add('--min-depth', metavar='M', type=float, default=0.1, help='metres; closer is -Inf or 0')
     add('--max-depth', metavar='M', type=float, default=10.0, help='metres; farther is +Inf or 0')
     add_camera_arguments(bag)
+    add_anchor_arguments(bag)
     add_model_arguments(bag)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the depth of every frame of a bag as a bag, whole or not at all."""
+    floor = floor_of(args)
     with open_recording(
         args.input, topic=args.image, info_topic=args.camera_info, bit_depth=args.bit_depth
     ) as recording:
@@ -57,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
                 storage=args.storage,
                 depth_format=depth_format,
                 focal_correction=not args.no_focal_correction,
+                floor=floor,
                 keep_input=args.keep_input,
                 custom_data={
                     'smoothdino_model': str(args.model),
@@ -69,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
                 },
             )
     print(f'wrote the depth of {account.frames} frames ({account.resets} resets) to {args.output}')
+    if floor:
+        print(f'scale by the floor: {account.scale_in_words()}')
     return exit_code(account.lost)
 
 

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from tqdm import tqdm
 
 from smoothdino_model.cli.losses import exit_code
 from smoothdino_model.cli.model_arguments import (
+    add_anchor_arguments,
     add_camera_arguments,
     add_model_arguments,
+    floor_of,
     pipeline_of,
 )
 from smoothdino_model.recordings.depth_images import rgb_from_depth
@@ -39,6 +42,7 @@ def add_to(commands: Any) -> None:
     add('--output', metavar='DIR', type=Path, required=True, help='made if it is not there')
     add('--topic', metavar='T', help='the images in a rosbag that has several topics of them')
     add_camera_arguments(infer)
+    add_anchor_arguments(infer)
     add_model_arguments(infer)
 
 
@@ -52,9 +56,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f'{args.output} holds the frames of another run: give another --output, or remove it'
         )
+    floor = floor_of(args)
     with open_recording(args.input, topic=args.topic, bit_depth=args.bit_depth) as recording:
+        if floor and recording.kind != 'bag':
+            raise ValueError(
+                f'expected a bag with camera_info for --scale-anchor floor, got a '
+                f'{recording.kind}, which tells no focal length: leave the anchor out'
+            )
         pipeline = pipeline_of(args)
         from smoothdino_model.pipeline import CameraFrame
+        from smoothdino_model.scale.floor import floor_scale
 
         summary: dict[str, Any] = {
             'input': str(args.input),
@@ -66,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
             'engine': pipeline.engine,
             'device': str(pipeline.device),
             'precision': pipeline.precision,
+            'scale_anchor': vars(floor) if floor else None,
             'preview_range_m': None,
             'per_frame': [],
         }
@@ -76,7 +88,10 @@ def run(args: argparse.Namespace) -> int:
             for frame in tqdm(recording, total=len(recording) or None, unit='frame', disable=None):
                 lens = None if args.no_focal_correction else frame.intrinsics
                 focal = lens.focal if lens else None
-                shown = CameraFrame(frame.rgb, frame.stamp_ns, focal=focal)
+                anchors = {}
+                if floor and frame.intrinsics:
+                    anchors = {'floor': partial(floor_scale, camera=frame.intrinsics, floor=floor)}
+                shown = CameraFrame(frame.rgb, frame.stamp_ns, focal=focal, anchors=anchors)
                 result = pipeline.step({'': shown})['']
                 if summary['preview_range_m'] is None:
                     summary['preview_range_m'] = [0, _preview_far_m(result.depth_m)]
@@ -93,6 +108,11 @@ def run(args: argparse.Namespace) -> int:
                         'confidence': result.confidence,
                         'reset': result.reset,
                         'scale': result.scale,
+                        'anchor_scale': result.anchor_scale,
+                        'anchors': {
+                            name: one.why_none or vars(one)
+                            for name, one in result.measured.items()
+                        },
                     }
                 )
     print(

@@ -45,6 +45,7 @@ MAY_IMPORT = {
     'smoothdino_model.depth_bag': (
         'smoothdino_model.pipeline',
         'smoothdino_model.recordings',
+        'smoothdino_model.scale',
         *LEAVES,
     ),
     'smoothdino_model': (),  # its public names are found by __init__.pyi
