@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from smoothdino_model.scale.measurement import Measurement
 
 _PRIOR = 0.6  # standard deviation of the logarithm: how far off networks are in scenes unseen
-_DRIFT = 0.05  # of the logarithm, over the root of a second
+_DRIFT = 0.2  # of the logarithm, over the root of a second: another view is another scale
 _SURPRISE = 3.0  # standard deviations: beyond, it is something else that was measured
 _PATIENCE_NS = 3_000_000_000  # for which a surprise has to last to be believed
 _ALIKE = 0.15  # of the logarithm: what is one surprise
@@ -63,7 +63,11 @@ def filtered(
     if found:
         certain = [one for one in found if one.doubt == math.inf]
         reference = _together(certain).log_scale if certain else now.log_scale
-        likely = [one for one in found if one.log_scale - reference <= one.doubt]
+        likely = [
+            _the_less_the_higher(one, reference)
+            for one in found
+            if one.log_scale - reference <= one.doubt
+        ]
         now = _believing(now, _together(likely or found), doubtful=not likely)
     wanted = min(max(_beyond_its_spread(now), math.log(least)), math.log(most))
     if state is not None:
@@ -76,6 +80,13 @@ def _drifted(state: ScaleState, stamp_ns: int) -> ScaleState:
     passed_s = max(stamp_ns - state.stamp_ns, 0) / 1e9
     variance = min(state.variance + _DRIFT**2 * passed_s, _PRIOR**2)
     return replace(state, stamp_ns=stamp_ns, variance=variance)
+
+
+def _the_less_the_higher(one: Measurement, reference: float) -> Measurement:
+    """A floor that rises step by step is as doubtful as one that is high at once."""
+    if one.doubt == math.inf:
+        return one
+    return replace(one, spread=math.hypot(one.spread, max(0.0, one.log_scale - reference)))
 
 
 def _together(found: Sequence[Measurement]) -> Measurement:
@@ -109,7 +120,7 @@ def _believing(state: ScaleState, measured: Measurement, *, doubtful: bool) -> S
 
 
 def _beyond_its_spread(state: ScaleState) -> float:
-    """What is believed, less what may be the spread's (James and Stein 1961, positive part)."""
+    """What is believed, less what chance may have added (James and Stein 1961, positive part)."""
     if abs(state.log_scale) <= state.spread:
         return 0.0
-    return state.log_scale * (1 - (state.spread / state.log_scale) ** 2)
+    return state.log_scale - state.spread**2 / state.log_scale
