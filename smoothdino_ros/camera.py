@@ -77,6 +77,7 @@ class Camera:
             self._on_info,
             without='depth is not scaled by the focal length and depth/camera_info and '
             'depth/points stay empty',
+            last=True,
         )
         self._inputs.append(info)
         kind, topic = (
@@ -87,6 +88,7 @@ class Camera:
 
         def on_any_image(message: Image | CompressedImage) -> None:
             if self._info_due_s is None:
+                info.follow()
                 published = self._node.count_publishers(info.topic) > 0
                 self._info_due_s = monotonic() + (_INFO_WITHIN_S if published else 0.0)
             on_image(message)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import (
+    DurabilityPolicy,
     HistoryPolicy,
     QoSCompatibility,
     QoSPolicyKind,
@@ -33,6 +34,7 @@ except ImportError:  # Humble
     )
 
 if TYPE_CHECKING:
+    from rclpy.subscription import Subscription
     from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 SILENT_AFTER_S = 5.0  # and after each warning twice as long: a slow camera is not nagged about
@@ -64,7 +66,8 @@ class WatchedSubscription:
     """A subscription whose `check`, called now and then, says why nothing arrives.
 
     Once for each silence and reason. `without` tells what the node cannot do without these
-    messages.
+    messages. Of those that `last`, one holds until the next: after it, no silence is too long, and
+    one that was latched before this subscription is received as well.
     """
 
     def __init__(
@@ -75,20 +78,17 @@ class WatchedSubscription:
         callback: Callable[[Any], None],
         *,
         without: str,
+        last: bool = False,
     ) -> None:
         self._node, self._callback, self._without = node, callback, without
+        self._last, self._has_come = last, False
         self._heard_s = monotonic()
         self._patience_s = SILENT_AFTER_S
         self._said = ''  # why, in this silence
-        self._type = _type_name(message_type)
-        self._subscription = node.create_subscription(
-            message_type,
-            topic,
-            self._on_message,
-            _qos_in(),
-            qos_overriding_options=_OVERRIDABLE,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
-        )
+        self._message_type, self._type = message_type, _type_name(message_type)
+        self._subscription = self._subscribed(topic, _qos_in(), _OVERRIDABLE)
+        self._asked = self._subscription.qos_profile  # with the overrides
+        self.follow()
 
     @property
     def topic(self) -> str:
@@ -102,10 +102,19 @@ class WatchedSubscription:
         """Count a silence from here on: it was asked for until now."""
         self._heard_s = monotonic()
 
+    def follow(self) -> None:
+        """Subscribe to what was latched, where that is what the publishers do."""
+        wanted = self._fitting()
+        if wanted != self._subscription.qos_profile:
+            topic = self.topic
+            self.destroy()
+            self._subscription = self._subscribed(topic, wanted)
+
     def check(self) -> None:
         """Warn where nothing has arrived for a while."""
+        self.follow()
         silent_s = monotonic() - self._heard_s
-        if silent_s < self._patience_s:
+        if silent_s < self._patience_s or (self._last and self._has_come):
             return
         reason = why_silent(
             self.topic,
@@ -122,8 +131,40 @@ class WatchedSubscription:
             f'Nothing has come on {self.topic} for {silent_s:.0f} s, so {self._without}: {reason}'
         )
 
+    def _subscribed(
+        self, topic: str, qos: QoSProfile, overridable: QoSOverridingOptions | None = None
+    ) -> Subscription:
+        return self._node.create_subscription(
+            self._message_type,
+            topic,
+            self._on_message,
+            qos,
+            qos_overriding_options=overridable,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
+        )
+
+    def _fitting(self) -> QoSProfile:
+        """Give the QoS that hears all publishers, what they latched before it included.
+
+        A volatile subscription misses that, and one that is not hears no volatile publisher.
+        """
+        asked = self._asked
+        if not self._last or asked.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+            return asked
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        offered = [one.qos_profile for one in publishers if one.topic_type == self._type]
+        if not offered:  # perhaps it starts again
+            return self._subscription.qos_profile
+        latched = QoSProfile(
+            history=asked.history,
+            depth=asked.depth,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        return latched if all(_compatible(one, latched) for one in offered) else asked
+
     def _on_message(self, message: Any) -> None:
-        self._heard_s, self._said = monotonic(), ''
+        self._heard_s, self._said, self._has_come = monotonic(), '', True
         self._callback(message)
 
     def _published_by_others(self) -> dict[str, list[str]]:
@@ -137,6 +178,8 @@ class WatchedSubscription:
 
     def _on_incompatible_qos(self, event: Any) -> None:
         ours = self._subscription.qos_profile
+        if self._fitting() != ours:  # the next check follows
+            return
         others = [
             one
             for one in self._node.get_publishers_info_by_topic(self.topic)

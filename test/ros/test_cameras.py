@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 from smoothdino_model.recordings.image_bytes import image_fields
 from smoothdino_model.recordings.images import rgb_from_bytes
 from smoothdino_model.room.sample_room import NYU_FOCAL
-from smoothdino_ros import camera
+from smoothdino_ros import camera, topics
 from smoothdino_ros.camera import Camera
 from smoothdino_ros.depth_colors import depth_colors
 from smoothdino_ros.inference_worker import Waiting
@@ -29,7 +29,11 @@ from support.point_clouds import points_of
 from support.ros_processes import Observer, Process, depth_m, stamp_ns
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CAMERAS = {'front': (64, 48, 10.0), 'rear': (112, 70, 1.0)}  # width, height, Hz
+
+
+SCALE_OF_100_PX = 100.0 / 64 / NYU_FOCAL / (48 / 64 * 4 / 3) ** 0.5
 
 
 def camera_process(log, name: str) -> Process:
@@ -85,12 +89,23 @@ class Viewer(Observer):
 
 
 @pytest.fixture(scope='module')
-def node(tiny_model_dir, tmp_path_factory, dds):
+def latched(dds):
+    """A driver that told of its camera once, before the node was there."""
+    one = rclpy.create_node('latched_driver')
+    one.create_publisher(CameraInfo, 'latched/camera_info', LATCHED).publish(
+        picture_and_info(stamp_s=0, focal_px=100.0)[1]
+    )
+    yield one
+    one.destroy_node()
+
+
+@pytest.fixture(scope='module')
+def node(tiny_model_dir, tmp_path_factory, latched):
     process = Process(
         tmp_path_factory.mktemp('node') / 'log.txt',
         *('-m', 'smoothdino_ros.depth_node', '--ros-args'),
         *('-p', f'model:={tiny_model_dir}', '-p', 'max_depth_m:=1000'),
-        *('-p', 'cameras:=[front, rear, lost, mistaken, strange, late]'),
+        *('-p', 'cameras:=[front, rear, lost, mistaken, strange, late, latched]'),
         *('-p', 'diagnostics_period_s:=0.5'),
         *('-p', 'qos_overrides./mistaken/camera_info.subscription.reliability:=reliable'),
     )
@@ -245,9 +260,20 @@ def test_an_image_waits_for_the_first_camera_info(viewer, cameras):
     infos.publish(info)
     assert viewer.wait_for(lambda: answers)
     _, _, values = viewer.status('late')
-    wanted = 100.0 / 64 / NYU_FOCAL / (48 / 64 * 4 / 3) ** 0.5
-    assert np.isclose(float(values['focal length scale']), wanted, atol=1e-3)
+    assert np.isclose(float(values['focal length scale']), SCALE_OF_100_PX, atol=1e-3)
     assert (values['received'], values['answered']) == ('1', '1')
+
+
+def test_a_camera_info_that_was_latched_before_the_node_was_there_counts(node, viewer):
+    images = viewer.node.create_publisher(Image, 'latched/image', 5)
+    answers: list[Image] = []
+    viewer.node.create_subscription(Image, 'latched/depth/image', answers.append, 20)
+    assert viewer.wait_for(images.get_subscription_count)
+    viewer.wait_for(lambda: False, 0.5)
+    images.publish(picture_and_info(stamp_s=1, focal_px=0.0)[0])
+    assert viewer.wait_for(lambda: answers)
+    _, _, values = viewer.status('latched')
+    assert np.isclose(float(values['focal length scale']), SCALE_OF_100_PX, atol=1e-3)
 
 
 def test_what_keeps_a_topic_silent_is_said_once(node, viewer, cameras):
@@ -261,6 +287,8 @@ def test_what_keeps_a_topic_silent_is_said_once(node, viewer, cameras):
         lambda: said('come on /mistaken/image', 'sends sensor_msgs/msg/CompressedImage')
     )
     assert said('come on /mistaken/camera_info', 'does not match')
+    assert said('come on /latched/image')
+    assert not said('/latched/camera_info')  # it came, and holds until the next
     silences = [line for line in node.words().splitlines() if 'Nothing has come on /mista' in line]
     assert len(silences) == 2
     assert not any('/front/depth/image' in line for line in silences)  # the node's own
@@ -361,6 +389,44 @@ def test_the_white_of_a_12_bit_camera_is_held_and_said_once(here, monkeypatch):
     here.camera.subscribe(here.taken.append)
     assert [shown(brightest) for brightest in (4095, 65535)] == [15, 255]
     assert len(said) == 1
+
+
+def test_a_camera_info_that_came_once_is_not_missed(here, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(here.node, 'get_logger', lambda: SimpleNamespace(warning=said.append))
+    clock = Clock()
+    monkeypatch.setattr(topics, 'monotonic', clock.monotonic)
+    here.camera.unsubscribe()
+    here.camera.subscribe(here.taken.append)
+    calls = {one.topic_name: one.callback for one in here.node.subscriptions}
+    calls['/here/camera_info'](picture_and_info(1, 100.0)[1])
+    for _ in range(5):
+        clock.advance(60.0)
+        here.camera.check_topics()
+    assert ['/here/image' in text for text in said] == [True], said
+
+
+def test_latched_or_not_as_its_publishers_are(here):
+    """The driver comes after the node, and comes back as one that does not latch."""
+    image, _ = picture_and_info(1, 0.0)
+
+    def heard(focal_px: float, qos: QoSProfile) -> bool:
+        driver = rclpy.create_node('driver')
+        infos = driver.create_publisher(CameraInfo, 'here/camera_info', qos)
+        infos.publish(picture_and_info(1, focal_px)[1])
+        for _ in range(300):
+            here.camera.check_topics()
+            rclpy.spin_once(here.node, timeout_sec=0.05)
+            if here.focal_px(image) == focal_px:
+                break
+            if qos is not LATCHED:
+                infos.publish(picture_and_info(1, focal_px)[1])
+        driver.destroy_node()
+        return here.focal_px(image) == focal_px
+
+    assert heard(100.0, LATCHED)
+    assert heard(110.0, LATCHED)
+    assert heard(120.0, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
 
 
 def test_an_image_without_a_publisher_of_camera_info_waits_for_none(here):
