@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
@@ -21,7 +22,7 @@ from smoothdino_model.recordings.calibration import (
 from smoothdino_ros import conversions
 from smoothdino_ros.compressed_depth import CompressedDepth
 from smoothdino_ros.depth_colors import depth_colors
-from smoothdino_ros.diagnostics import Tracking
+from smoothdino_ros.diagnostics import Tracking, camera_status
 from smoothdino_ros.inference_worker import CameraCounts, Waiting
 from smoothdino_ros.parameters import NodeParameters
 from smoothdino_ros.point_cloud import point_cloud_message
@@ -61,11 +62,12 @@ class Camera:
         self._calibration = Calibration()  # of the frame in work
         self._said: set[str] = set()
         self._bit_depth = self._new_bit_depth()
-        self.tracking = Tracking()
-        self.reported = CameraCounts()  # when last told of
+        self._tracking = Tracking()
+        self._judged_from = self._judged = CameraCounts()
 
     def subscribe(self, on_image: Callable[[Image | CompressedImage], None]) -> None:
-        self.tracking, self.reported, self._infos = Tracking(), CameraCounts(), ()
+        self._tracking, self._infos = Tracking(), ()
+        self._judged_from = self._judged = CameraCounts()
         self._info_due_s, self._bit_depth = None, self._new_bit_depth()
         self._compressed.dropped = 0
         # First, because the executor takes what is ready in this order: an image and its info that
@@ -145,6 +147,24 @@ class Camera:
             one.get_subscription_count() > 0 for one in outputs
         )
 
+    def status(self, name: str, counts: CameraCounts, *, enabled: bool) -> DiagnosticStatus:
+        """What has become of its images, for /diagnostics.
+
+        Where none has ended since it was last told of, what was judged of those before them holds.
+        """
+        if counts.ended != self._judged.ended:
+            self._judged_from, self._judged = self._judged, counts
+        return camera_status(
+            name,
+            counts,
+            self._judged_from,
+            self._tracking,
+            now_s=monotonic(),
+            subscribed_s=self.subscribed_s,
+            wanted=enabled and self.wanted(),
+            focal_correction=self.settings.focal_correction,
+        )
+
     def ready(self) -> bool:
         """Whether an image may be worked on.
 
@@ -162,7 +182,7 @@ class Camera:
         rgb = conversions.rgb_from_message(waiting.message, self._bit_depth)
         self._calibration = self._calibrated(waiting.message.header, *rgb.shape[:2])
         focal = self._calibration.focal if self.settings.focal_correction else None
-        if focal and self.tracking.uncalibrated == NO_INFO:
+        if focal and self._tracking.uncalibrated == NO_INFO:
             self._warn_once(
                 'late', 'camera_info has come late: from here on depth is of another scale.'
             )
@@ -208,9 +228,9 @@ class Camera:
             self._color.publish(
                 conversions.rgb_message(depth_colors(result.depth_m, **range_m), header)
             )
-        self.tracking = Tracking(
-            resets=self.tracking.resets + (result.reset is not None),
-            last_reset=result.reset or self.tracking.last_reset,
+        self._tracking = Tracking(
+            resets=self._tracking.resets + (result.reset is not None),
+            last_reset=result.reset or self._tracking.last_reset,
             shift_px=result.shift_px,
             confidence=result.confidence,
             scale=result.scale,

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
@@ -30,10 +30,11 @@ from std_srvs.srv import SetBool, Trigger
 
 from smoothdino_ros import conversions, diagnostics, parameters
 from smoothdino_ros.camera import Camera
-from smoothdino_ros.inference_worker import CameraCounts, InferenceWorker
+from smoothdino_ros.inference_worker import InferenceWorker
 from smoothdino_ros.loading import load_pipeline
 from smoothdino_ros.parameters import NodeParameters
 from smoothdino_ros.ros_log import ToRosLog
+from smoothdino_ros.topics import namesake
 
 if TYPE_CHECKING:
     from smoothdino_model.pipeline import DepthPipeline
@@ -62,6 +63,7 @@ class DepthNode(LifecycleNode):
         self._state = 'unconfigured'
         self._fault = ''
         self._enabled = True
+        self._has_namesake = False
         self._configured: _Configured | None = None  # replaced whole
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -242,6 +244,9 @@ class DepthNode(LifecycleNode):
             now.worker.max_latency_s = p.max_latency_s
 
     def _on_watch(self) -> None:
+        if not self._has_namesake and (text := namesake(self)):
+            self._has_namesake = True  # said once
+            self.get_logger().warning(text)
         for camera in self._configured.cameras.values() if self._configured else ():
             camera.check_topics()
 
@@ -261,26 +266,14 @@ class DepthNode(LifecycleNode):
             )
         ]
         if now is not None and now.worker is not None:
-            for camera, counts in now.worker.counts().items():
-                statuses.append(self._camera_status(name, camera, now, counts))
+            statuses += [
+                now.cameras[camera].status(
+                    f'{name}: {camera or "camera"}', counts, enabled=self._enabled
+                )
+                for camera, counts in now.worker.counts().items()
+            ]
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics.diagnostic_array(stamp, statuses))
-
-    def _camera_status(
-        self, name: str, camera: str, now: _Configured, counts: CameraCounts
-    ) -> DiagnosticStatus:
-        c = now.cameras[camera]
-        before, c.reported = c.reported, counts
-        return diagnostics.camera_status(
-            f'{name}: {camera or "camera"}',
-            counts,
-            before,
-            c.tracking,
-            now_s=monotonic(),
-            subscribed_s=c.subscribed_s,
-            wanted=self._enabled and c.wanted(),
-            focal_correction=now.settings.focal_correction,
-        )
 
     # In the worker's thread.
 

@@ -2,8 +2,8 @@
 """What the node says of itself on /diagnostics: one status for it and one for each camera.
 
 The levels are those of diagnostic_aggregator: OK it works, WARN it works but not as asked, ERROR
-it does not work, STALE nothing is known because nothing arrives. A level judges what happened
-since the message before; the counts go on from activation.
+it does not work, STALE nothing is known because nothing arrives. A level judges what became of the
+latest images; the counts go on from activation.
 """
 
 from __future__ import annotations
@@ -94,27 +94,18 @@ def camera_status(
 
     subscribed_s says since when they are subscribed to, None that they are not.
     """
-    level, message = DiagnosticStatus.OK, 'Answering.'
-    overdue = now.overdue - before.overdue
+    level, message = _judgement(now, before, wanted=wanted)
+    if level == DiagnosticStatus.OK and wanted and focal_correction and tracking.uncalibrated:
+        level = DiagnosticStatus.WARN
+        message = f'Depth is not scaled by the focal length: {tracking.uncalibrated}'
     if subscribed_s is None:
+        level = DiagnosticStatus.OK
         message = 'Images are not subscribed to: nobody subscribes to their depth.'
     elif now.last_received_s is None:
         level, message = DiagnosticStatus.STALE, 'No image has come yet.'
     elif (silent_s := now_s - max(now.last_received_s, subscribed_s)) > SILENT_AFTER_S:
-        level, message = DiagnosticStatus.STALE, f'No image for {silent_s:.0f} s.'
-    elif now.failed > before.failed:
-        level, message = DiagnosticStatus.ERROR, now.last_failure
-    elif overdue and now.answered == before.answered:
-        level, message = DiagnosticStatus.ERROR, 'Every image is overdue: see max_latency_s.'
-    elif now.rejected > before.rejected:
-        level, message = DiagnosticStatus.WARN, f'Rejected: {now.last_rejection}'
-    elif overdue:
-        level, message = DiagnosticStatus.WARN, f'{overdue} overdue: see max_latency_s.'
-    elif not wanted:
-        message = 'Nothing is computed: nobody subscribes, or it is switched off.'
-    elif focal_correction and tracking.uncalibrated:
-        level = DiagnosticStatus.WARN
-        message = f'Depth is not scaled by the focal length: {tracking.uncalibrated}'
+        last = '' if level == DiagnosticStatus.OK else f' Before: {message}'
+        level, message = DiagnosticStatus.STALE, f'No image for {silent_s:.0f} s.{last}'
     latency_ms = [1000 * s for s in now.latencies_s] or [float('nan')]
     p50, p99 = np.percentile(latency_ms, [50, 99])
     values = {
@@ -139,6 +130,27 @@ def camera_status(
         'focal length scale': f'{tracking.scale:.3f}',
     }
     return _status(name, tracking.frame_id, level, message, values)
+
+
+def _judgement(now: CameraCounts, before: CameraCounts, *, wanted: bool) -> tuple[bytes, str]:
+    """Level and message of the images that ended between the two."""
+    overdue = now.overdue - before.overdue
+    if now.failed > before.failed:
+        return DiagnosticStatus.ERROR, now.last_failure
+    if overdue and now.answered == before.answered:
+        return DiagnosticStatus.ERROR, 'Every image is overdue: see max_latency_s.'
+    if now.rejected > before.rejected:
+        return DiagnosticStatus.WARN, f'Rejected: {now.last_rejection}'
+    if overdue:
+        return DiagnosticStatus.WARN, f'{overdue} overdue: see max_latency_s.'
+    if not wanted:
+        return (
+            DiagnosticStatus.OK,
+            'Nothing is computed: nobody subscribes, or it is switched off.',
+        )
+    if now.answered == 0:
+        return DiagnosticStatus.WARN, 'No image has been answered yet.'
+    return DiagnosticStatus.OK, 'Answering.'
 
 
 def diagnostic_array(stamp: Time, statuses: list[DiagnosticStatus]) -> DiagnosticArray:

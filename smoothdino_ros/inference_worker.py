@@ -56,6 +56,11 @@ class CameraCounts:
     answered_hz: float = 0.0
     latencies_s: tuple[float, ...] = ()  # from callback to published, the latest ones
 
+    @property
+    def ended(self) -> tuple[int, ...]:
+        """How many ended how; dropped ones only made way for a later one."""
+        return self.unwanted, self.overdue, self.rejected, self.failed, self.answered
+
 
 class Camera(Protocol):
     """What the worker's thread asks of a camera."""

@@ -234,6 +234,19 @@ def mismatch(ours: str, topic: str, policy: str, others: Sequence[TopicEndpointI
     )
 
 
+def namesake(node: LifecycleNode) -> str:
+    """Say that another node has this one's full name, '' where none has."""
+    own = (node.get_name(), node.get_namespace())
+    if node.get_node_names_and_namespaces().count(own) < 2:
+        return ''
+    return (
+        f'Another node is named {node.get_fully_qualified_name()} as well, so that services and '
+        'parameters reach either of them and both publish on the same topics: start one with '
+        'another name (--ros-args -r __node:=depth_2) or namespace (-r __ns:=/rear). One that '
+        'was killed is listed for some seconds more.'
+    )
+
+
 def why_silent(
     topic: str,
     wanted_type: str,

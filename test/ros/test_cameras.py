@@ -3,6 +3,7 @@
 
 import signal
 from dataclasses import replace
+from time import monotonic
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,7 @@ from smoothdino_model.room.sample_room import NYU_FOCAL
 from smoothdino_ros import camera, topics
 from smoothdino_ros.camera import Camera
 from smoothdino_ros.depth_colors import depth_colors
-from smoothdino_ros.inference_worker import Waiting
+from smoothdino_ros.inference_worker import CameraCounts, Waiting
 from smoothdino_ros.parameters import NodeParameters
 from support.clock import Clock
 from support.point_clouds import points_of
@@ -287,11 +288,25 @@ def test_what_keeps_a_topic_silent_is_said_once(node, viewer, cameras):
         lambda: said('come on /mistaken/image', 'sends sensor_msgs/msg/CompressedImage')
     )
     assert said('come on /mistaken/camera_info', 'does not match')
-    assert said('come on /latched/image')
-    assert not said('/latched/camera_info')  # it came, and holds until the next
+    assert viewer.wait_for(lambda: said('come on /latched/image'))
+    assert not said('come on /latched/camera_info')  # it came, and holds until the next
     silences = [line for line in node.words().splitlines() if 'Nothing has come on /mista' in line]
     assert len(silences) == 2
     assert not any('/front/depth/image' in line for line in silences)  # the node's own
+
+
+def test_a_camera_of_which_every_image_is_rejected_is_not_well_between_them(viewer):
+    images = viewer.node.create_publisher(Image, 'lost/image', 5)
+    assert viewer.wait_for(images.get_subscription_count)
+    viewer.wait_for(lambda: False, 0.5)
+    for rejected in ('1', '2'):
+        images.publish(Image(height=2, width=2, encoding='rgb8', step=6, data=b'short'))
+        assert viewer.until_status('lost', lambda *s, n=rejected: s[2]['rejected'] == n)
+        for _ in range(3):  # without an image
+            level, message, values = viewer.status('lost')
+            assert level in (DiagnosticStatus.WARN, DiagnosticStatus.STALE)  # by the machine
+            assert 'Rejected: expected 2 rows' in message
+            assert (values['received'], values['answered']) == (rejected, '0')
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -404,6 +419,21 @@ def test_a_camera_info_that_came_once_is_not_missed(here, monkeypatch):
         clock.advance(60.0)
         here.camera.check_topics()
     assert ['/here/image' in text for text in said] == [True], said
+
+
+def test_the_last_judgement_holds_until_another_image_ends(here):
+    def status(counts: CameraCounts) -> tuple[bytes, str]:
+        one = here.camera.status('here', counts, enabled=False)
+        return one.level, one.message
+
+    now_s = monotonic()
+    failed = CameraCounts(received=1, failed=1, last_failure='no memory', last_received_s=now_s)
+    for _ in range(3):
+        assert status(failed) == (DiagnosticStatus.ERROR, 'no memory')
+        failed = replace(failed, received=failed.received + 1, dropped=failed.dropped + 1)
+    well = replace(failed, received=5, answered=1)
+    for _ in range(2):
+        assert status(well)[0] == DiagnosticStatus.OK
 
 
 def test_latched_or_not_as_its_publishers_are(here):

@@ -193,7 +193,7 @@ def test_a_camera_faster_than_the_packing_waits_for_none_and_ends_with_the_newes
         here.publish(depth_m, stamp_s)
     assert not here.packed  # the first is in work still
     assert here.spin_until(lambda: here.packed and here.packed[-1].header.stamp.sec == 20)
-    assert here.camera.tracking.compressed_dropped > 0
+    assert here.camera._tracking.compressed_dropped > 0
     stamps_s = [one.header.stamp.sec for one in here.packed]
     assert stamps_s == sorted(stamps_s)
-    assert len(stamps_s) == 20 - here.camera.tracking.compressed_dropped
+    assert len(stamps_s) == 20 - here.camera._tracking.compressed_dropped

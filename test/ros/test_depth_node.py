@@ -208,6 +208,27 @@ def test_what_is_wrong_can_be_put_right(tiny_model_dir, played, frames, tmp_path
     assert len(faults) == 4
 
 
+def test_two_nodes_of_one_name_are_told_of_once(tmp_path):
+    def started(log: str, *names: str) -> Process:
+        arguments = ('--ros-args', '-r', '__ns:=/twin', '-p', 'autostart:=false', *names)
+        return Process(tmp_path / log, '-m', 'smoothdino_ros.depth_node', *arguments)
+
+    def told(one: Process) -> int:
+        return one.words().count('Another node is named /twin/depth as well')
+
+    running = [started('1'), started('2'), started('3', '-r', '__node:=other')]
+    observer = Observer('/twin')
+    try:
+        assert observer.wait_for(lambda: all(told(one) for one in running[:2]), 120)
+        observer.wait_for(lambda: False, 2.5)  # two more looks
+        assert [told(one) for one in running] == [1, 1, 0]
+        assert 'namespace' in running[0].words()
+    finally:
+        observer.node.destroy_node()
+        codes = [one.end() for one in running]
+    assert codes == [0, 0, 0]
+
+
 def test_an_interrupt_while_loading_ends_it(tiny_model_dir, tmp_path):
     arguments = ('--ros-args', '-r', '__ns:=/early', '-p', f'model:={tiny_model_dir}')
     process = Process(tmp_path / 'log', '-m', 'smoothdino_ros.depth_node', *arguments)

@@ -35,11 +35,15 @@ def of_camera(now: CameraCounts, **settings) -> DiagnosticStatus:
         ({'overdue': 1}, {}, ERROR, 'max_latency_s'),
         ({'failed': 1, 'last_failure': 'out of memory'}, {}, ERROR, 'out of memory'),
         ({'last_received_s': 90.0}, {}, STALE, '10 s'),
+        ({'last_received_s': 90.0, 'rejected': 1, 'last_rejection': 'no K'}, {}, STALE, 'no K'),
         ({'last_received_s': None}, {}, STALE, 'yet'),
         ({'last_received_s': 50.0}, {'subscribed_s': None, 'wanted': False}, OK, 'not subscribed'),
         ({'last_received_s': None}, {'subscribed_s': None, 'wanted': False}, OK, 'not subscribed'),
         ({'last_received_s': 50.0}, {'subscribed_s': 99.0}, OK, 'Answering'),  # for a second
         ({'last_received_s': 50.0}, {'subscribed_s': 95.0}, STALE, '6 s'),
+
+        ({'answered': 0}, {}, WARN, 'answered yet'),
+        ({'answered': 0, 'unwanted': 1}, {'wanted': False}, OK, 'nobody'),
         ({}, {'tracking': Tracking(uncalibrated='no K')}, WARN, 'no K'),
         ({}, {'tracking': Tracking(uncalibrated='no K'), 'focal_correction': False}, OK, 'Ans'),
     ],
