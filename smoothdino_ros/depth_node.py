@@ -29,6 +29,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from smoothdino_ros import conversions, diagnostics, parameters
+from smoothdino_ros import declared_parameters as declared
 from smoothdino_ros.camera import Camera
 from smoothdino_ros.inference_worker import InferenceWorker
 from smoothdino_ros.loading import load_pipeline
@@ -63,9 +64,10 @@ class DepthNode(LifecycleNode):
         self._state = 'unconfigured'
         self._fault = ''
         self._enabled = True
-        self._has_namesake = False
         self._configured: _Configured | None = None  # replaced whole
-        parameters.declare(self)
+        declared.declare(self)
+        if text := declared.without_effect(self, qos=False):
+            self.get_logger().warning(text)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
@@ -95,7 +97,7 @@ class DepthNode(LifecycleNode):
 
     def on_configure(self, _: LifecycleState) -> TransitionCallbackReturn:
         try:
-            p = parameters.read(self)
+            p = declared.read(self)
             now = self._configured = _Configured(p, self._load(p), cameras={})
             for name, prefix in p.prefixes.items():
                 now.cameras[name] = Camera(self, prefix, p)
@@ -135,6 +137,8 @@ class DepthNode(LifecycleNode):
             super().on_deactivate(state)
             return self._failed('Cannot activate', error)
         worker.start()
+        if text := declared.without_effect(self, qos=True):
+            self.get_logger().warning(text, once=True)
         self._state, self._fault = 'active', ''
         return _SUCCESS
 
@@ -221,6 +225,10 @@ class DepthNode(LifecycleNode):
         response.message = 'Depth is computed.' if request.data else 'Depth is not computed.'
         return response
 
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Take an integer for a number, and refuse what is of another type or out of range."""
+        return declared.set_typed(self, parameter_list, super().set_parameters_atomically)
+
     def _on_set_parameters(self, new: list[Parameter]) -> SetParametersResult:
         now = self._configured
         if now is None:  # configure will check
@@ -244,9 +252,8 @@ class DepthNode(LifecycleNode):
             now.worker.max_latency_s = p.max_latency_s
 
     def _on_watch(self) -> None:
-        if not self._has_namesake and (text := namesake(self)):
-            self._has_namesake = True  # said once
-            self.get_logger().warning(text)
+        if text := namesake(self):
+            self.get_logger().warning(text, once=True)
         for camera in self._configured.cameras.values() if self._configured else ():
             camera.check_topics()
 

@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters of the node: one frozen dataclass that knows its descriptions and checks itself.
-
-They are declared without a type and without a range, because rclpy raises while *declaring* on an
-override of another type (`max_depth_m:=10`, an integer, is enough). The check comes in
-`on_configure`, where a wrong value can be reported in one sentence and corrected afterwards.
-"""
+"""The parameters of the node: one frozen dataclass that describes and checks itself."""
 
 from __future__ import annotations
 
@@ -12,12 +7,9 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from smoothdino_model.engines.names import ENGINES, PRECISIONS
-
-if TYPE_CHECKING:
-    from rclpy.node import Node
 
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
@@ -33,9 +25,19 @@ _HELD = 'because what is white is held from the first image on'
 _START = 'because it says what happens at the start'
 
 
-def _parameter(default: Any, description: str, *, fixed: str = '') -> Any:
-    """A dataclass field; fixed says why it cannot change while the node is configured."""
-    return field(default=default, metadata={'description': description, 'fixed': fixed})
+def _parameter(
+    default: Any,
+    description: str,
+    *,
+    within: tuple[float, float] | None = None,
+    fixed: str = '',
+) -> Any:
+    """A dataclass field; fixed says why it cannot change while the node is configured.
+
+    within is the least and the most that a number may be.
+    """
+    metadata = {'description': description, 'within': within, 'fixed': fixed}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class NodeParameters:
     memory: int = _parameter(
         4,
         'Past frames whose features depth is steadied over where no adapter is: 0 (none) to 16.',
+        within=(0, 16),
         fixed=_NETWORK,
     )
     engine: str = _parameter(
@@ -79,6 +82,7 @@ class NodeParameters:
         0,
         'Height in pixels at which the network sees the image: 0 (what the checkpoint asks for, '
         "else the camera's own) or 14 to 4320.",
+        within=(0, 4320),
         fixed=_NETWORK,
     )
     cameras: tuple[str, ...] = _parameter(
@@ -96,6 +100,7 @@ class NodeParameters:
         0,
         'Bits of the camera in 16-bit images, the most of which is white: 0 (the fewest of 8, 10, '
         '12, 14 and 16 that hold the brightest pixel so far) or 8 to 16.',
+        within=(0, 16),
         fixed=_HELD,
     )
     depth_encoding: str = _parameter(
@@ -107,15 +112,18 @@ class NodeParameters:
         'png', 'How depth/image/compressedDepth is packed: png or rvl.'
     )
     compressed_depth_png_level: int = _parameter(
-        1, 'Level of png in depth/image/compressedDepth: 0 (fast) to 9 (small).'
+        1, 'Level of png in depth/image/compressedDepth: 0 (fast) to 9 (small).', within=(0, 9)
     )
     min_depth_m: float = _parameter(
-        0.1, 'Depth in metres below which a pixel counts as too close: 0 or more.'
+        0.1,
+        'Depth in metres below which a pixel counts as too close: 0 to 1000.',
+        within=(0.0, 1000.0),
     )
     max_depth_m: float = _parameter(
         10.0,
         'Depth in metres beyond which a pixel counts as too far: more than min_depth_m; '
-        'at most 65.535 with 16UC1.',
+        'at most 1000, with 16UC1 65.535.',
+        within=(0.0, 1000.0),
     )
     focal_correction: bool = _parameter(
         True,
@@ -126,34 +134,39 @@ class NodeParameters:
         True, 'Whether depth/points is published to those who subscribe to it.'
     )
     points_stride: int = _parameter(
-        1, 'Every how many-th row and column of pixels becomes points: 1 to 64.'
+        1, 'Every how many-th row and column of pixels becomes points: 1 to 64.', within=(1, 64)
     )
     points_max_range_m: float = _parameter(
         0.0,
-        'Distance in metres from the camera up to which there are points: 0 (no limit) or more.',
+        'Distance in metres from the camera up to which there are points: 0 (no limit) to 1000.',
+        within=(0.0, 1000.0),
     )
     points_voxel_m: float = _parameter(
         0.0,
         'Edge in metres of the cubes in each of which one point is kept: 0 (all points are) or '
         '0.01 to 10.',
+        within=(0.0, 10.0),
     )
     publish_color: bool = _parameter(
         True, 'Whether depth/image_color is published to those who subscribe to it.'
     )
     max_rate_hz: float = _parameter(
         0.0,
-        'Most frames per second taken from each camera: 0 (no limit) or more; '
+        'Most frames per second taken from each camera: 0 (no limit) to 1000; '
         'frames that come sooner are dropped.',
+        within=(0.0, 1000.0),
     )
     max_latency_s: float = _parameter(
         0.0,
-        'Longest time in seconds from the receipt of an image to its depth: 0 (no limit) or more; '
+        'Longest time in seconds from the receipt of an image to its depth: 0 (no limit) to 60; '
         'what would come later is dropped and counted as overdue.',
+        within=(0.0, 60.0),
     )
     unsubscribe_after_s: float = _parameter(
         10.0,
         'Seconds without a subscriber to any output after which the images of a camera are no '
-        'longer subscribed to, until there is one again: 0 (never) or more.',
+        'longer subscribed to, until there is one again: 0 (never) to 3600.',
+        within=(0.0, 3600.0),
     )
     temporal: bool = _parameter(
         True,
@@ -163,10 +176,13 @@ class NodeParameters:
     max_gap_s: float = _parameter(
         1.0,
         'Longest time in seconds between two frames, as they arrive, over which the previous '
-        'ones are still of use: more than 0.',
+        'ones are still of use: 0.001 to 600.',
+        within=(0.001, 600.0),
     )
     diagnostics_period_s: float = _parameter(
-        1.0, 'Seconds from one message on /diagnostics to the next: 0.1 to 60.'
+        1.0,
+        'Seconds from one message on /diagnostics to the next: 0.1 to 60.',
+        within=(0.1, 60.0),
     )
     autostart: bool = _parameter(
         True, 'Whether the node configures and activates itself when it starts.', fixed=_START
@@ -175,14 +191,11 @@ class NodeParameters:
     def __post_init__(self) -> None:
         _check(self, 'model', bool(self.model.strip()), 'an id, a directory or smoothdino-small')
         _check(self, 'device', bool(self.device.strip()), 'auto, cpu, cuda, cuda:<index> or mps')
-        _check(self, 'memory', 0 <= self.memory <= 16, '0 to 16')
         _check_choice(self, 'engine', ENGINES)
         _check_choice(self, 'precision', ('auto', *PRECISIONS))
         _check_choice(self, 'image_transport', IMAGE_TRANSPORTS)
         _check_choice(self, 'depth_encoding', DEPTH_ENCODINGS)
         _check_choice(self, 'compressed_depth_format', COMPRESSED_DEPTH_FORMATS)
-        level = self.compressed_depth_png_level
-        _check(self, 'compressed_depth_png_level', 0 <= level <= 9, '0 (fast) to 9 (small)')
         _check(self, 'bit_depth', self.bit_depth in (0, *range(8, 17)), '0 or 8 to 16')
         height = self.input_height
         _check(self, 'input_height', height == 0 or 14 <= height <= 4320, '0 or 14 to 4320')
@@ -194,25 +207,19 @@ class NodeParameters:
             and len(set(names)) == len(names),
             'different names of letters, digits and underscores, each starting with a letter',
         )
-        _check(self, 'min_depth_m', 0 <= self.min_depth_m < math.inf, '0 or more')
+        for f in fields(self):
+            _check_within(f, getattr(self, f.name))
         limit = _LONGEST_16UC1_M if self.depth_encoding == '16UC1' else math.inf
         _check(
             self,
             'max_depth_m',
-            self.min_depth_m < self.max_depth_m <= limit and self.max_depth_m < math.inf,
+            self.min_depth_m < self.max_depth_m <= limit,
             f'more than min_depth_m ({self.min_depth_m:g})'
             + (f' and at most {limit:g} with 16UC1' if limit < math.inf else ''),
         )
-        _check(self, 'max_rate_hz', 0 <= self.max_rate_hz < math.inf, '0 (no limit) or more')
-        _check(self, 'points_stride', 1 <= self.points_stride <= 64, '1 to 64')
-        range_m, edge_m = self.points_max_range_m, self.points_voxel_m
-        _check(self, 'points_max_range_m', 0 <= range_m < math.inf, '0 (no limit) or more')
-        _check(self, 'points_voxel_m', edge_m == 0 or 0.01 <= edge_m <= 10, '0 or 0.01 to 10')
-        _check(self, 'max_latency_s', 0 <= self.max_latency_s < math.inf, '0 (no limit) or more')
-        after_s = self.unsubscribe_after_s
-        _check(self, 'unsubscribe_after_s', 0 <= after_s < math.inf, '0 (never) or more')
-        _check(self, 'max_gap_s', 0 < self.max_gap_s < math.inf, 'more than 0')
-        _check(self, 'diagnostics_period_s', 0.1 <= self.diagnostics_period_s <= 60, '0.1 to 60')
+        edge_m = self.points_voxel_m
+        _check(self, 'points_voxel_m', edge_m == 0 or edge_m >= 0.01, '0 or 0.01 to 10')
+
 
     @property
     def prefixes(self) -> dict[str, str]:
@@ -220,26 +227,12 @@ class NodeParameters:
         return {name: f'{name}/' for name in self.cameras} or {'': ''}
 
 
+FIELDS = {f.name: f for f in fields(NodeParameters)}
+
+
 def from_values(values: Mapping[str, object]) -> NodeParameters:
     """The checked parameters; raises ValueError, one sentence, on a wrong type or range."""
-    return NodeParameters(**{f.name: _typed(f, values[f.name]) for f in fields(NodeParameters)})
-
-
-def declare(node: Node) -> None:
-    """Declare every parameter with its description, open to a value of any type."""
-    from rcl_interfaces.msg import ParameterDescriptor
-
-    for f in fields(NodeParameters):
-        default = list(f.default) if isinstance(f.default, tuple) else f.default
-        descriptor = ParameterDescriptor(
-            description=f.metadata['description'], dynamic_typing=True
-        )
-        node.declare_parameter(f.name, default, descriptor)
-
-
-def read(node: Node) -> NodeParameters:
-    """The present values, checked; raises ValueError, one sentence."""
-    return from_values({f.name: node.get_parameter(f.name).value for f in fields(NodeParameters)})
+    return NodeParameters(**{name: _typed(f, values[name]) for name, f in FIELDS.items()})
 
 
 def changed(current: NodeParameters, changes: Mapping[str, object]) -> NodeParameters:
@@ -248,7 +241,7 @@ def changed(current: NodeParameters, changes: Mapping[str, object]) -> NodeParam
     Names that are not ours are ignored. Raises ValueError, one sentence, on a wrong value and on
     one that is fixed while the node is configured.
     """
-    ours = {f.name: f for f in fields(NodeParameters) if f.name in changes}
+    ours = {name: f for name, f in FIELDS.items() if name in changes}
     new = replace(current, **{name: _typed(f, changes[name]) for name, f in ours.items()})
     for name, f in ours.items():
         if f.metadata['fixed'] and getattr(new, name) != getattr(current, name):
@@ -257,6 +250,13 @@ def changed(current: NodeParameters, changes: Mapping[str, object]) -> NodeParam
                 f'and clean up the node, set {name}, then configure it again.'
             )
     return new
+
+
+def checked(f: Field[Any], value: object) -> Any:
+    """The value by itself as the type of the field's default; raises ValueError, one sentence."""
+    right = _typed(f, value)
+    _check_within(f, right)
+    return right
 
 
 def _typed(f: Field[Any], value: object) -> Any:
@@ -276,6 +276,13 @@ def _typed(f: Field[Any], value: object) -> Any:
         words = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'a text'}
         raise _wrong(f.name, value, words[wanted])
     return value
+
+
+def _check_within(f: Field[Any], value: Any) -> None:
+    if f.metadata['within']:
+        least, most = f.metadata['within']
+        if not least <= value <= most:
+            raise _wrong(f.name, value, f'{least:g} to {most:g}')
 
 
 def _check(parameters: NodeParameters, name: str, holds: bool, expected: str) -> None:

@@ -12,6 +12,7 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import ParameterType
 from rclpy.qos import ReliabilityPolicy
 from std_srvs.srv import SetBool, Trigger
 
@@ -137,7 +138,9 @@ def test_parameters_while_active(observer, played, tmp_path):
         'deactivate and clean up the node, set device, then configure it again.'
     )
     assert 'max_depth_m' in observer.set(max_depth_m=-1.0)
+    assert 'Parameter max_depth_m: expected a number' in observer.set(max_depth_m='far')
     assert not observer.set(max_depth_m=3, depth_encoding='16UC1', max_rate_hz=0.5)
+    assert observer.parameter_type('max_depth_m') == ParameterType.PARAMETER_DOUBLE
     observer.play(tmp_path / 'log', played, '--answer-within-s', '0.5')
     assert not observer.set(depth_encoding='32FC1', max_rate_hz=0, max_depth_m=1000.0)
     assert 1 <= len(observer.reliable) <= 3
@@ -171,14 +174,17 @@ def test_what_is_wrong_can_be_put_right(tiny_model_dir, played, frames, tmp_path
         *('-m', 'smoothdino_ros.depth_node', '--ros-args', '-r', '__ns:=/robot'),
         *('-p', 'max_depth_m:=-3', '-p', f'model:={tmp_path}/absent', '-p', 'device:=cuda:77'),
         *('-p', 'cameras:=[front, rear]', '-p', 'image_transport:=compressed'),
+        *('-p', 'max_depht_m:=5.0'),
         *('-p', f'qos_overrides.{image_topic}.subscription.reliability:=reliable'),
     )
     observer = Observer('/robot', 'front/')
     try:
         assert observer.state() == 'unconfigured', process.words()
-        assert 'max_depth_m' in process.words()
+        assert process.words().count('max_depht_m (is max_depth_m meant?)') == 1
+        assert 'Parameter max_depth_m: expected 0 to 1000, got -3' in process.words()
         assert not observer.transition('configure')
         assert not observer.set(max_depth_m=1000)
+        assert observer.parameter_type('max_depth_m') == ParameterType.PARAMETER_DOUBLE
         assert not observer.transition('configure')
         assert 'cuda:77' in process.words()
         assert not observer.set(device='cpu')

@@ -2,6 +2,7 @@
 """Parameters: checked, explained, and the same in config/depth.yaml."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from smoothdino_ros import parameters
 from smoothdino_ros.parameters import NodeParameters, changed, from_values
 
 CONFIG = Path(__file__).parents[2] / 'config' / 'depth.yaml'
@@ -52,6 +52,8 @@ def test_an_integer_will_do_for_a_number_and_nothing_else_is_converted():
         ('max_depth_m', float('nan')),
         ('max_depth_m', float('inf')),
         ('max_rate_hz', -1.0),
+        ('max_rate_hz', 2000.0),
+        ('max_depth_m', 2000.0),
         ('max_gap_s', 0.0),
         ('max_latency_s', -0.1),
         ('max_latency_s', float('nan')),
@@ -143,20 +145,102 @@ def test_importing_the_node_loads_no_network():
     subprocess.run([sys.executable, '-c', code], check=True, cwd=CONFIG.parent.parent)
 
 
-def test_declared_with_descriptions_and_open_to_any_type():
+@pytest.fixture
+def started():
+    """Make a node that was started with these settings, as users give them."""
     rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
-    context = rclpy.Context()
-    arguments = ['--ros-args', '-p', 'max_depth_m:=20', '-p', 'cameras:=[front]']
-    rclpy.init(args=arguments, context=context)
-    try:
+    contexts = []
+
+    def start(*settings: str):
+        contexts.append(context := rclpy.Context())
+        arguments = [word for one in settings for word in ('-p', one)]
+        rclpy.init(args=['--ros-args', *arguments], context=context)
         node = rclpy.create_node('declares', context=context)
-        parameters.declare(node)
-        read = parameters.read(node)
-        assert (read.max_depth_m, read.cameras) == (20.0, ('front',))
-        for name in DEFAULTS:
-            descriptor = node.describe_parameter(name)
-            assert len(descriptor.description) > 20
-            assert descriptor.dynamic_typing
-        node.destroy_node()
-    finally:
+        declared_parameters().declare(node)
+        return node
+
+    yield start
+    for context in contexts:
         rclpy.shutdown(context=context)
+
+
+def declared_parameters():
+    from smoothdino_ros import declared_parameters
+
+    return declared_parameters
+
+
+def test_declared_with_description_type_and_range(started):
+    node = started('max_depth_m:=20', 'cameras:=[front]', 'publish_color:=false')
+    read = declared_parameters().read(node)
+    assert (read.max_depth_m, read.cameras, read.publish_color) == (20.0, ('front',), False)
+    words = {bool: 'BOOL', int: 'INTEGER', float: 'DOUBLE', str: 'STRING', tuple: 'STRING_ARRAY'}
+    for name, default in DEFAULTS.items():
+        one = node.describe_parameter(name)
+        wanted = node.get_parameter(name).type_
+        assert (wanted.name, one.type) == (words[type(default)], wanted.value)
+        assert not one.dynamic_typing
+        assert len(one.description) > 20
+        ranges = [*one.integer_range, *one.floating_point_range]
+        assert len(ranges) == (type(default) in (int, float)), name
+        assert all(r.from_value <= default <= r.to_value for r in ranges)
+    (stride,) = node.describe_parameter('points_stride').integer_range
+    assert (stride.from_value, stride.to_value, stride.step) == (1, 64, 1)
+    (period_s,) = node.describe_parameter('diagnostics_period_s').floating_point_range
+    assert (period_s.from_value, period_s.to_value) == (0.1, 60.0)
+
+
+def test_the_list_of_cameras_is_one_of_texts_when_it_is_empty(started):
+    node = started()
+    assert node.get_parameter('cameras').type_.name == 'STRING_ARRAY'
+    assert declared_parameters().read(node) == NodeParameters()
+
+
+def test_what_is_wrong_from_the_start_is_kept_and_held_to_its_type_when_put_right(started):
+    node = started('points_stride:=2.5', 'max_gap_s:=-1.0', 'cameras:=front')
+    parameters = declared_parameters()
+    for name, got, right in (
+        ('points_stride', 2.5, 2),
+        ('max_gap_s', -1.0, 2),
+        ('cameras', 'front', ['front']),
+    ):
+        assert node.get_parameter(name).value == got
+        with pytest.raises(ValueError, match=r'expected .*, got'):
+            parameters.read(node)
+        assert f'got {got!r}' in set_parameter(node, name, got)
+        assert not set_parameter(node, name, right)
+        one = node.describe_parameter(name)
+        assert not one.dynamic_typing
+        assert one.type == node.get_parameter(name).type_.value
+    read = parameters.read(node)
+    assert (read.points_stride, read.max_gap_s, read.cameras) == (2, 2.0, ('front',))
+    assert not set_parameter(node, 'cameras', [])
+    assert node.get_parameter('cameras').type_.name == 'STRING_ARRAY'
+
+
+def set_parameter(node, name: str, value) -> str:
+    """The reason for which a value was refused, else empty."""
+    from rclpy.parameter import Parameter
+
+    new = [Parameter(name, value=value)]
+    return declared_parameters().set_typed(node, new, node.set_parameters_atomically).reason
+
+
+def test_settings_that_are_no_parameters_are_named_with_what_is_meant(started):
+    node = started(
+        *('max_depht_m:=20.0', 'colour:=blue', 'use_sim_time:=false', 'max_depth_m:=5.0'),
+        'qos_overrides./imag.subscription.reliability:=reliable',
+        'qos_overrides./image.subscription.reliability:=reliable',
+    )
+    without_effect = declared_parameters().without_effect
+    said = without_effect(node, qos=False)
+    assert 'max_depht_m (is max_depth_m meant?)' in said
+    assert 'colour' in said
+    assert said.endswith('.')
+    assert not {'use_sim_time', 'qos_overrides'} & set(re.findall(r'[\w.]+', said))
+    # What a subscription with QoS overrides declares.
+    node.declare_parameter('qos_overrides./image.subscription.reliability', 'best_effort')
+    said = without_effect(node, qos=True)
+    assert said.count('qos_overrides./imag.') == 1
+    assert '(is qos_overrides./image.subscription.reliability meant?)' in said
+    assert not without_effect(started('max_depth_m:=5.0'), qos=False)

@@ -11,7 +11,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
@@ -97,6 +97,17 @@ class Observer:
         request = SetParameters.Request(parameters=changes)
         results = self.call(SetParameters, 'depth/set_parameters', request).results
         return ' '.join(one.reason for one in results if not one.successful)
+
+    def parameter_type(self, name: str) -> int:
+        """As declared, which is that of its value."""
+        request = DescribeParameters.Request(names=[name])
+        (declared,) = self.call(
+            DescribeParameters, 'depth/describe_parameters', request
+        ).descriptors
+        request = GetParameters.Request(names=[name])
+        (value,) = self.call(GetParameters, 'depth/get_parameters', request).values
+        assert (declared.type, declared.dynamic_typing) == (value.type, False)
+        return value.type
 
     def play(self, log: Path, *options: str) -> None:
         """Run the camera to its end, and take what comes meanwhile."""
