@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import subprocess
 import sys
 
@@ -16,6 +17,8 @@ from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.depth_images import byte_array, depth_bytes
 from smoothdino_model.recordings.image_bytes import UnsupportedEncoding
 from smoothdino_model.recordings.images import rgb_of
+
+_log = logging.getLogger(__name__)
 
 # What a cv_bridge built for another numpy does at its first conversion ranges from an ImportError
 # to a segmentation fault, so it shows in a process of its own that it works.
@@ -79,13 +82,27 @@ def rgb_from_message(
 
 @functools.cache
 def _cv_bridge_works() -> bool:
+    """Whether it is there and works; one that does not is named in the log, once."""
     if importlib.util.find_spec('cv_bridge') is None:
         return False
     trial = [sys.executable, '-c', _CV_BRIDGE_TRIAL]
     try:
-        return subprocess.run(trial, capture_output=True, timeout=30).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+        done = subprocess.run(trial, capture_output=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        fault = str(error)
+    else:
+        if done.returncode == 0:
+            return True
+        words = done.stderr.decode(errors='replace').strip().splitlines()
+        killed = done.returncode < 0  # and what it said last is of no cause
+        fault = words[-1] if words and not killed else f'its process ends with {done.returncode}'
+    _log.warning(
+        'cv_bridge is installed and does not work (%.200s), so the encodings that need it are '
+        'rejected: install one that is built for numpy %s.',
+        fault,
+        np.__version__,
+    )
+    return False
 
 
 def depth_message(

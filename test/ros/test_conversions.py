@@ -165,11 +165,12 @@ class CvBridge:
             raise TypeError('broken, it is')
         return np.frombuffer(image.data, np.uint8).reshape(2, 2, 3)[..., ::-1]
 """
-READ_TWO = """
-import sys
+READ_THREE = """
+import logging, sys
 from sensor_msgs.msg import Image
 from smoothdino_ros.conversions import rgb_from_message
-for encoding in ('rgb565', 'broken'):
+logging.basicConfig(format='%(levelname)s %(message)s')
+for encoding in ('rgb565', 'broken', 'bayer_rggb24'):
     image = Image(height=2, width=2, encoding=encoding, step=6, data=bytes(range(12)))
     try:
         print(rgb_from_message(image)[1, 1].tolist())
@@ -179,25 +180,55 @@ for encoding in ('rgb565', 'broken'):
 
 
 @pytest.mark.parametrize(
-    ('cv_bridge', 'wanted'),
+    ('cv_bridge', 'wanted', 'named'),
     [
-        (None, "got 'rgb565'"),
-        ('raise ImportError("numpy.core.multiarray failed to import")', "got 'rgb565'"),
-        ('import os; os.abort()', "got 'rgb565'"),
-        (WORKING_CV_BRIDGE, '[11, 10, 9]'),
+        (None, "got 'rgb565'", None),
+        (
+            'raise ImportError("numpy.core.multiarray failed to import")',
+            "got 'rgb565'",
+            'ImportError: numpy.core.multiarray failed to import',
+        ),
+        ('import os; os.abort()', "got 'rgb565'", 'its process ends with -6'),
+        ('import sys; sys.exit(3)', "got 'rgb565'", 'its process ends with 3'),
+        (WORKING_CV_BRIDGE, '[11, 10, 9]', None),
     ],
-    ids=['absent', 'not importable', 'crashing', 'working'],
+    ids=['absent', 'not importable', 'crashing', 'silent', 'working'],
 )
-def test_cv_bridge_helps_where_it_works_and_harms_nowhere(cv_bridge, wanted, tmp_path):
+def test_cv_bridge_helps_where_it_works_and_is_named_where_it_does_not(
+    cv_bridge, wanted, named, tmp_path
+):
     if cv_bridge is not None:
         (tmp_path / 'cv_bridge.py').write_text(cv_bridge)
     done = subprocess.run(
-        [sys.executable, '-c', READ_TWO],
+        [sys.executable, '-c', READ_THREE],
         capture_output=True,
         text=True,
         check=True,
         env=os.environ | {'PYTHONPATH': f'{tmp_path}:{ROOT}'},
     )
-    first, second = done.stdout.splitlines()
+    first, second, _ = done.stdout.splitlines()
     assert first.endswith(wanted)
     assert 'broken' in second
+    warnings = [line for line in done.stderr.splitlines() if line.startswith('WARNING')]
+    assert len(warnings) == (named is not None)
+    if named:
+        assert f'cv_bridge is installed and does not work ({named})' in warnings[0]
+        assert np.__version__ in warnings[0]
+
+
+@pytest.mark.parametrize('big', [False, True], ids=['little', 'big'])
+@pytest.mark.parametrize('encoding', ['rgb16', 'bgr16', 'rgba16', 'mono16', 'bayer_grbg16'])
+def test_16_bits_of_either_byte_order_are_decoded_without_cv_bridge(encoding, big):
+    """The high byte of each value is what the picture of 8 bits has, whatever lies below it."""
+    values = np.random.default_rng(3).integers(0, 1 << 16, (6, 8, 4), np.uint16)
+    channels = {'rgba16': 4, 'mono16': 1, 'bayer_grbg16': 1}.get(encoding, 3)
+    values = values[..., :channels]
+
+    def message(name: str, array: np.ndarray) -> Image:
+        step = 8 * channels * array.dtype.itemsize
+        fields = {'height': 6, 'width': 8, 'step': step, 'is_bigendian': int(big)}
+        return Image(encoding=name, data=array.tobytes(), **fields)
+
+    sixteen = message(encoding, values.astype('>u2' if big else '<u2'))
+    eight = message(encoding.replace('16', '8'), (values >> 8).astype(np.uint8))
+    np.testing.assert_array_equal(rgb_from_message(sixteen), rgb_from_message(eight))
