@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from smoothdino_model.engines.choice import large_pages
 from smoothdino_model.network.memory import FRAMES
+from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.whole_files import write_whole
 from training.evaluation import stretches
 from training.evaluation.intervals import rows
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    BitDepth(args.bit_depth)  # before anything is read
     all_rows = []
     for source in args.source:
         if source == 'bag':
@@ -92,7 +94,9 @@ def _source(kind: str, args: argparse.Namespace) -> Source:
     root = args.root or os.environ.get('CLIPS_ROOT')
     if not root:
         raise ValueError('expected the folder that holds the clips: --root or CLIPS_ROOT')
-    return stretches.clips(root, split=args.split, size=args.size, names=args.clips)
+    return stretches.clips(
+        root, split=args.split, size=args.size, names=args.clips, bit_depth=args.bit_depth
+    )
 
 
 def _measured_bag(args: argparse.Namespace) -> tuple[Measured, str]:
@@ -163,6 +167,13 @@ def _parser() -> argparse.ArgumentParser:
         default=['*'],
         metavar='PATTERN',
         help="only those of these names: '*kitchen*' (default: all)",
+    )
+    of_clips(
+        *('--bit-depth',),
+        type=int,
+        default=0,
+        metavar='N',
+        help='bits of the camera in 16-bit pictures, 8 to 16 (default: found from each clip)',
     )
     room = parser.add_argument_group('--source room').add_argument
     room('--rooms', type=int, default=16, help='rooms, one clip each')

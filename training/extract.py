@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from smoothdino_model.recordings.bags import BagRecording, Received
+from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.frames import Intrinsics, RecordingError
 from smoothdino_model.whole_files import write_whole
 from training.data.bag_frames import (
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 depth=args.depth,
                 camera_info=args.camera_info,
                 tolerance_s=args.tolerance_s,
+                bit_depth=args.bit_depth,
             )
     except (ValueError, OSError) as error:
         parser.exit(2, f'{error}\n')
@@ -74,22 +76,27 @@ def extract(
     depth: str,
     camera_info: str | None = None,
     tolerance_s: float = 0.02,
+    bit_depth: int = 0,
 ) -> Path:
     """Write one clip below ``output`` and give its folder.
 
     A picture and the depth nearest to it in time make a frame if they are within the tolerance of
     each other; what has no partner, is broken or goes back in time is left out and counted. Depth
-    of another size but the same view is brought to the picture's size without averaging. Raises
+    of another size but the same view is brought to the picture's size without averaging.
+    ``bit_depth`` is that of the camera in pictures of 16 bit, as in :class:`BitDepth`. Raises
     ``ValueError``, in words, where a topic is missing (naming those there are), depth is not
     aligned to the pictures, nothing is left, or a clip of other settings is there already.
     """
-    source = {
+    BitDepth(bit_depth)  # before anything is read
+    source: dict[str, Any] = {
         'bag': bag.name,
         'image': image,
         'depth': depth,
         'camera_info': camera_info,
         'tolerance_s': tolerance_s,
     }
+    if bit_depth:  # not told, it is what the bag's own pictures show
+        source['bit_depth'] = bit_depth
     clip = output / _name(bag)
     if clip.exists():
         if _read_json(clip / 'clip.json').get('source') != source:
@@ -97,7 +104,7 @@ def extract(
         _log.info('%s is there already', clip)
         return clip
     with (
-        closing(BagRecording(bag, image, camera_info)) as pictures,
+        closing(BagRecording(bag, image, camera_info, bit_depth=bit_depth)) as pictures,
         closing(BagRecording(bag, depth)) as depths,
         tqdm(total=2 * (len(pictures) + len(depths)), unit='image', disable=None) as bar,
     ):
@@ -122,8 +129,8 @@ def extract(
         check_view(camera, camera_of(depths, size), depth)
         jpegs = {place: partial / f'{number}.jpg' for place, number in number_of[0].items()}
         pngs = {place: partial / f'{number}.png' for place, number in number_of[1].items()}
-        _write_pictures(_missing(pictures, jpegs, bar), size, left_out)
-        _write_depths(_missing(depths, pngs, bar), size, left_out)
+        _write_pictures(_wanted(pictures, jpegs, bar), size, left_out)
+        _write_depths(_wanted(depths, pngs, bar), size, left_out)
 
     left_out['images without depth at their time'] += len(image_ns) - len(pairs)
     frames = _finish(partial, clip, source=source, camera=camera, stamps_ns=stamps_ns)
@@ -177,35 +184,38 @@ def _enter(partial: Path, plan: dict[str, Any]) -> None:
         shutil.rmtree(begun)
 
 
-def _missing(
+def _wanted(
     recording: BagRecording, files: dict[int, Path], bar: tqdm
 ) -> Iterator[tuple[Path, Received]]:
-    """The images, by their place in the recording, whose files are not there yet."""
+    """The images, by their place in the recording, that become files."""
     for place, received in enumerate(images_of(recording)):
         bar.update()
-        if place in files and not files[place].exists():
+        if place in files:
             yield files[place], received
 
 
 def _write_pictures(
-    missing: Iterable[tuple[Path, Received]], size: tuple[int, int], left_out: Counter[str]
+    wanted: Iterable[tuple[Path, Received]], size: tuple[int, int], left_out: Counter[str]
 ) -> None:
-    for path, received in missing:
+    for path, received in wanted:
         try:
-            rgb = received.rgb()
+            rgb = received.rgb()  # also of a file that is there: it may show the camera's bits
         except RecordingError as error:
             _leave_out(left_out, 'broken images', error)
             continue
         if rgb.shape[:2] != size:
             left_out['images of another size than the first'] += 1
             continue
-        write_whole(path, jpeg_of(received, rgb))
+        if not path.exists():
+            write_whole(path, jpeg_of(received, rgb))
 
 
 def _write_depths(
-    missing: Iterable[tuple[Path, Received]], size: tuple[int, int], left_out: Counter[str]
+    wanted: Iterable[tuple[Path, Received]], size: tuple[int, int], left_out: Counter[str]
 ) -> None:
-    for path, received in missing:
+    for path, received in wanted:
+        if path.exists():
+            continue
         try:
             depth_m = received.depth_m()
         except RecordingError as error:
@@ -253,6 +263,13 @@ def _parser() -> argparse.ArgumentParser:
     add('--camera-info', help='topic (default: camera_info beside the pictures)')
     add('--output', type=Path, required=True, help='folder for the clips, one of each bag')
     add('--tolerance-s', type=float, default=0.02, help='between a picture and its depth')
+    add(
+        '--bit-depth',
+        type=int,
+        default=0,
+        metavar='N',
+        help='bits of the camera in 16-bit pictures, 8 to 16 (default: found from them)',
+    )
     return parser
 
 

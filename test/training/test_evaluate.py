@@ -2,6 +2,7 @@
 """Evaluation: the figures are those of the streamed depth, and their intervals hold."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import cv2
@@ -172,6 +173,31 @@ def test_figures_of_clips_are_those_of_the_stream(tiny_model_dir, clips, frames,
     for scene in ('kitchen', 'hall'):
         for kind in ('time', 'strip'):
             assert cv2.imread(str(plots / f'clips_{scene}_{kind}.png')).shape[1] > 300
+
+
+@pytest.mark.parametrize(('bits', 'darker'), [(0, 0), (12, 0), (14, 2)])
+def test_pngs_of_16_bit_are_judged_at_the_cameras_range(
+    tiny_model_dir, clips, tmp_path, bits, darker
+):
+    """As a clip of the same pictures in 8 bit; the camera has 12, whatever it is taken for."""
+    figures = []
+    for name in ('of 8', 'of 12'):
+        clip = shutil.copytree(clips / 'kitchen', tmp_path / name / 'kitchen')
+        for path in sorted(clip.glob('*.jpg')):
+            bgr = cv2.imread(str(path)) // 2
+            bgr[0, 0] = 255
+            stored = bgr >> darker if name == 'of 8' else bgr.astype(np.uint16) << 4
+            assert cv2.imwrite(str(path.with_name(f'{path.stem}_rgb.png')), stored)
+            path.unlink()
+        options = ('--model', tiny_model_dir, '--adapter', 'none', '--bit-depth', bits)
+        figures.append(run(tmp_path, '--source', 'clips', '--root', clip.parent, *options))
+    assert figures[0] == figures[1]
+
+
+def test_bits_that_no_camera_has_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(tmp_path, '--source', 'clips', '--root', tmp_path, '--bit-depth', 40)
+    assert 'expected a bit depth of 8 to 16' in capsys.readouterr().err
 
 
 def test_a_listed_frame_is_seen_after_the_one_before_it(tiny_model_dir, clips, frames, tmp_path):

@@ -18,6 +18,7 @@ from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
+import training.extract
 from smoothdino_model.recordings.depth_images import depth_m_from_compressed
 from smoothdino_model.recordings.images import rgb_from_compressed
 from support.made_jpegs import with_orientation
@@ -242,6 +243,59 @@ def test_a_clip_holds_what_the_bag_shows_where_a_file_would_show_another(tmp_pat
     np.testing.assert_allclose(rgb.astype(int), shown, atol=12)
     if kind == 'mosaic':
         np.testing.assert_allclose(rgb.mean((0, 1)), [200, 120, 30], atol=6)
+
+
+def write_dim(path):
+    """The 16-bit grey of a camera of 12 bits, which is bright in its first frame alone."""
+    with Bag(path) as bag:
+        for i in range(4):
+            stamp_ns = START_NS + i * PERIOD_NS
+            grey = np.full((HEIGHT, WIDTH), 500 if i else 4095, np.uint16)
+            bag.image(COLOUR, stamp_ns, grey, 'mono16')
+            bag.image(DEPTH, stamp_ns, as_16uc1(depth_of(i)), '16UC1')
+    return path
+
+
+def grey_of(clip):
+    return [round(float(cv2.imread(str(clip / f'{i}.jpg')).mean())) for i in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ('bits', 'grey'), [(0, [255, 31, 31, 31]), (12, [255, 31, 31, 31]), (14, [63, 7, 7, 7])]
+)
+def test_white_is_the_most_that_the_camera_can_send(tmp_path, bits, grey):
+    bag = write_dim(tmp_path / 'bag')
+    arguments = ['--image', COLOUR, '--depth', DEPTH, '--output', str(tmp_path / 'clips')]
+    main([str(bag), *arguments, '--bit-depth', str(bits)])
+    clip = tmp_path / 'clips' / 'bag'
+    assert grey_of(clip) == grey
+    with pytest.raises(ValueError, match='with other settings'):
+        extract(bag, tmp_path / 'clips', image=COLOUR, depth=DEPTH, bit_depth=10)
+    with pytest.raises(ValueError, match='expected a bit depth of 8 to 16'):
+        extract(bag, tmp_path / 'other', image=COLOUR, depth=DEPTH, bit_depth=40)
+
+
+def test_what_a_broken_off_extraction_saw_of_the_cameras_range_is_seen_again(
+    tmp_path, monkeypatch
+):
+    bag = write_dim(tmp_path / 'bag')
+    write = training.extract.write_whole
+
+    def full_disk(path, data):
+        if path.name == '3.jpg':
+            raise OSError('no space left')
+        write(path, data)
+
+    monkeypatch.setattr(training.extract, 'write_whole', full_disk)
+    with pytest.raises(OSError, match='no space left'):
+        extract(bag, tmp_path / 'clips', image=COLOUR, depth=DEPTH)
+    monkeypatch.undo()
+    assert grey_of(extract(bag, tmp_path / 'clips', image=COLOUR, depth=DEPTH)) == [
+        255,
+        31,
+        31,
+        31,
+    ]
 
 
 def test_pairs_are_mutual_and_within_the_tolerance():

@@ -73,6 +73,19 @@ def test_png_pictures_are_not_taken_for_depth(tmp_path):
     assert clip.name == tmp_path.name
 
 
+def test_white_in_pngs_of_16_bit_is_what_the_clips_camera_can_send(tmp_path):
+    """Whichever frame is read first: the brightest one is the last of the clip."""
+    write_clip(tmp_path, range(1, 4))
+    for i, brightest in ((1, 500), (2, 1000), (3, 4095)):  # of a camera of 12 bits
+        (tmp_path / f'{i}.jpg').unlink()
+        picture = np.full((24, 32, 3), brightest, np.uint16)
+        assert cv2.imwrite(str(tmp_path / f'{i}_rgb.png'), picture)
+    for told, grey in ((0, [31, 62, 255]), (12, [31, 62, 255]), (14, [7, 15, 63])):
+        (clip,) = find_clips(tmp_path, bit_depth=told)
+        assert clip.read([0]).rgb.max() == grey[0]
+        assert [clip.read([i]).rgb.max() for i in range(3)] == grey
+
+
 def test_what_is_missing_orphaned_or_unreadable_is_left_out_and_counted(tmp_path, caplog):
     clip = write_clip(tmp_path / 'a', range(1, 11))
     (clip / '2.png').unlink()

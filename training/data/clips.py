@@ -11,6 +11,7 @@ NYUv2 (255 is 10 m), 0 where it is unknown. Numbers count frames: where one is m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -18,13 +19,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from smoothdino_model.network.trained_camera import NYU
+from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.depth_images import depth_m_from_png
 from smoothdino_model.recordings.images import rgb_from_file
 
@@ -86,6 +89,8 @@ class Clip:
 
     ``name`` is the folder's path below the root, ``focal`` the focal length over the image width,
     ``stamps_ns`` None where clip.json has none. ``rim_px`` pixels at each side are not read.
+    ``bit_depth`` is that of the camera in pictures of 16 bit, 8 to 16 bits; 0 finds it from all of
+    the clip, so that a frame is the same whichever was read before it.
     """
 
     name: str
@@ -95,6 +100,7 @@ class Clip:
     focal: float
     stamps_ns: tuple[int, ...] | None
     rim_px: int = 0
+    bit_depth: int = 0
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -108,7 +114,7 @@ class Clip:
         depths_m: list[np.ndarray] = []
         for position in positions:
             path = self.pictures[position]
-            rgb, depth_m = _decoded(path, self.depths[position])
+            rgb, depth_m = self._decoded(path, self.depths[position])
             first = rgbs[0] if rgbs else rgb
             if not rgb.shape[:2] == depth_m.shape == first.shape[:2]:
                 raise ValueError(
@@ -126,14 +132,37 @@ class Clip:
             stamps_ns=tuple(stamps_ns[p] for p in positions) if stamps_ns else None,
         )
 
+    def _decoded(self, picture: Path, depth: Path) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            data = picture.read_bytes()
+            bits = self._bits if _is_of_16_bit(data) else 0
+            rgb = rgb_from_file(data, bit_depth=BitDepth(bits))
+            depth_m = depth_m_from_png(depth)
+        except (ValueError, OSError) as error:
+            raise ValueError(f'{picture} or its depth cannot be read: {error}') from error
+        if depth_m is None:
+            raise ValueError(f'{depth}: expected depth, a PNG of one channel, got colours')
+        return rgb, depth_m
 
-def find_clips(root: str | Path) -> list[Clip]:
+    @cached_property
+    def _bits(self) -> int:
+        """The bits of the camera in pictures of 16 bit, told or those of the brightest one."""
+        bit_depth = BitDepth(self.bit_depth)
+        for picture in self.pictures if self.bit_depth == 0 else ():
+            with contextlib.suppress(ValueError, OSError):  # said when its own turn comes
+                data = picture.read_bytes()
+                if _is_of_16_bit(data):
+                    rgb_from_file(data, bit_depth=bit_depth)
+        return bit_depth.bits
+
+
+def find_clips(root: str | Path, *, bit_depth: int = 0) -> list[Clip]:
     """Find the clips in ``root`` and below, sorted by name.
 
     Frames without depth, depth without a picture and files that are empty, cut short or of another
     kind are left out and counted in one line of the log, as are clips whose clip.json is broken.
-    Folders whose names start with a dot are not looked into. Raises ``ValueError`` where nothing
-    is left.
+    Folders whose names start with a dot are not looked into. ``bit_depth`` is as in
+    :class:`Clip`. Raises ``ValueError`` where nothing is left.
     """
     root = Path(root)
     if not root.is_dir():
@@ -143,7 +172,7 @@ def find_clips(root: str | Path) -> list[Clip]:
         inner[:] = sorted(name for name in inner if not name.startswith('.'))
         clip = _clip(root, Path(folder), files, left_out)
         if clip:
-            clips.append(clip)
+            clips.append(replace(clip, bit_depth=bit_depth))
     total = f'{sum(map(len, clips))} frames in {len(clips)} clips'
     counts = ', '.join(f'{count} {reason}' for reason, count in left_out.items() if count)
     if not clips:
@@ -232,12 +261,5 @@ def _ends(path: Path) -> tuple[bytes, bytes]:
         return b'', b''
 
 
-def _decoded(picture: Path, depth: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        rgb = rgb_from_file(picture.read_bytes())
-        depth_m = depth_m_from_png(depth)
-    except (ValueError, OSError) as error:
-        raise ValueError(f'{picture} or its depth cannot be read: {error}') from error
-    if depth_m is None:
-        raise ValueError(f'{depth}: expected depth, a PNG of one channel, got colours')
-    return rgb, depth_m
+def _is_of_16_bit(data: bytes) -> bool:
+    return data[:8] == _PNG and data[24:25] == b'\x10'

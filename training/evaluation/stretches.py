@@ -69,12 +69,15 @@ def clips(
     split: Path | None,
     size: tuple[int, int] | None,
     names: Sequence[str] = ('*',),
+    bit_depth: int = 0,
 ) -> Source:
     """All frames of the clips in a folder, or those that a split file lists.
 
-    Only clips whose names match one of the patterns ``names`` count.
+    Only clips whose names match one of the patterns ``names`` count. ``bit_depth`` is as in
+    :class:`Clip`.
     """
-    found = [clip for clip in find_clips(root) if any(fnmatch(clip.name, p) for p in names)]
+    there = find_clips(root, bit_depth=bit_depth)
+    found = [clip for clip in there if any(fnmatch(clip.name, p) for p in names)]
     if not found:
         raise ValueError(f'{root}: expected clips named {" or ".join(names)}, got none')
     if split:
