@@ -220,7 +220,6 @@ class NodeParameters:
         edge_m = self.points_voxel_m
         _check(self, 'points_voxel_m', edge_m == 0 or edge_m >= 0.01, '0 or 0.01 to 10')
 
-
     @property
     def prefixes(self) -> dict[str, str]:
         """The prefix of the topics of each camera, by its name ('' where there is only one)."""

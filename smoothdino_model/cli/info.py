@@ -59,11 +59,12 @@ def _devices() -> list[str]:
 
 
 def _cached_models() -> list[str]:
-    """The depth models in the local Hugging Face cache that are there with their weights."""
+    """The depth models in the local Hugging Face cache that are there with all their weights."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     from smoothdino_model.weights.checkpoint import NETWORKS
+    from smoothdino_model.weights.hub import weight_files
 
     try:
         repos = scan_cache_dir().repos
@@ -72,14 +73,12 @@ def _cached_models() -> list[str]:
     lines = set()
     for repo in repos:
         for revision in repo.revisions:
-            paths = {file.file_name: file.file_path for file in revision.files}
-            weights = {'model.safetensors', 'pytorch_model.bin'} & set(paths)
-            if 'config.json' not in paths or not weights:
-                continue
+            directory = revision.snapshot_path
             try:
-                kind = json.loads(paths['config.json'].read_text(encoding='utf-8'))['model_type']
+                config = json.loads((directory / 'config.json').read_text(encoding='utf-8'))
+                kind = config['model_type']
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if kind in NETWORKS:
+            if kind in NETWORKS and weight_files(directory):
                 lines.add(f'{repo.repo_id} ({repo.size_on_disk / 2**20:.0f} MiB)')
     return sorted(lines)

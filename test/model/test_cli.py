@@ -4,6 +4,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.images import rgb_from_compressed
 from smoothdino_model.recordings.open import open_recording
 from support.made_recordings import START_NS, K, pictures, write_bag, write_folder, write_video
+from support.tiny_networks import tiny_dpt
 
 pytestmark = pytest.mark.slow
 
@@ -226,22 +228,34 @@ def test_download_without_a_network_says_what_else_to_do(tmp_path):
     assert 'copy what it gives' in done.stderr
 
 
+def cached(hub, name, directory):
+    """Give the folder, in a cache of the hub, of a model that another directory holds."""
+    place = hub / f'models--{name.replace("/", "--")}'
+    (place / 'refs').mkdir(parents=True)
+    (place / 'refs' / 'main').write_text('0' * 40)
+    return shutil.copytree(directory, place / 'snapshots' / ('0' * 40))
+
+
 def test_info_tells_versions_devices_and_models(tmp_path, tiny_model_dir):
-    cached = tmp_path / 'hub' / 'models--some--depth'
-    snapshot = cached / 'snapshots' / ('0' * 40)
-    snapshot.mkdir(parents=True)
-    (cached / 'refs').mkdir()
-    (cached / 'refs' / 'main').write_text('0' * 40)
-    for name in ('config.json', 'model.safetensors'):
-        (snapshot / name).write_bytes((tiny_model_dir / name).read_bytes())
-    done = smoothdino('info', HF_HOME=tmp_path, HF_HUB_CACHE=tmp_path / 'hub')
+    hub = tmp_path / 'hub'
+    cached(hub, 'some/depth', tiny_model_dir)
+    for name in ('some/sharded', 'some/incomplete'):
+        directory = cached(hub, name, tiny_model_dir)
+        (directory / 'model.safetensors').unlink()
+        tiny_dpt().save_pretrained(directory, max_shard_size='50KB')
+    shards = sorted(directory.glob('model-*.safetensors'))
+    assert len(shards) > 1
+    shards[-1].unlink()
+    done = smoothdino('info', HF_HOME=tmp_path, HF_HUB_CACHE=hub)
     assert done.returncode == 0, done.stderr
-    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    told = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    lines = dict(told)
     assert lines['python'].startswith(f'{sys.version_info.major}.{sys.version_info.minor}.')
     assert lines['opencv'] == cv2.__version__
     assert 'cpu' in done.stdout
     assert 'smoothdino-small' in done.stdout
-    assert 'some/depth' in done.stdout
+    listed = [text.split()[1] for first, text in told if first == 'cached']
+    assert listed == ['some/depth', 'some/sharded']
 
 
 def test_a_refused_infer_leaves_no_folder(tmp_path, capsys):

@@ -41,7 +41,6 @@ def of_camera(now: CameraCounts, **settings) -> DiagnosticStatus:
         ({'last_received_s': None}, {'subscribed_s': None, 'wanted': False}, OK, 'not subscribed'),
         ({'last_received_s': 50.0}, {'subscribed_s': 99.0}, OK, 'Answering'),  # for a second
         ({'last_received_s': 50.0}, {'subscribed_s': 95.0}, STALE, '6 s'),
-
         ({'answered': 0}, {}, WARN, 'answered yet'),
         ({'answered': 0, 'unwanted': 1}, {'wanted': False}, OK, 'nobody'),
         ({}, {'tracking': Tracking(uncalibrated='no K')}, WARN, 'no K'),

@@ -24,7 +24,8 @@ pytestmark = [
 def test_the_node_answers_with_the_depth_of_the_pipeline(tmp_path):
     frames = [SampleRoom(7).frame(i).rgb for i in range(24)]
     np.save(tmp_path / 'frames.npy', frames)
-    settings = {'model': 'smoothdino-small', 'device': 'cuda', 'precision': 'fp32', 'max_depth_m': 1000}
+    settings = {'model': 'smoothdino-small', 'device': 'cuda'}
+    settings |= {'precision': 'fp32', 'max_depth_m': 1000.0}
     arguments = [word for one in settings.items() for word in ('-p', '{}:={}'.format(*one))]
     node = Process(tmp_path / 'node', '-m', 'smoothdino_ros.depth_node', '--ros-args', *arguments)
     observer = Observer()
