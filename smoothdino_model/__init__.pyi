@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from smoothdino_model.camera_frame import CameraFrame as CameraFrame
+from smoothdino_model.camera_frame import DepthResult as DepthResult
 from smoothdino_model.engines.names import DeviceError as DeviceError
 from smoothdino_model.network.adapter import AdapterConfig as AdapterConfig
 from smoothdino_model.network.adapter import TemporalAdapter as TemporalAdapter
@@ -8,9 +10,7 @@ from smoothdino_model.network.phase_correlation import phase_correlate as phase_
 from smoothdino_model.network.phase_correlation import windowed_spectrum as windowed_spectrum
 from smoothdino_model.network.smoothdino import SmoothDino as SmoothDino
 from smoothdino_model.network.temporal_state import TemporalState as TemporalState
-from smoothdino_model.pipeline import CameraFrame as CameraFrame
 from smoothdino_model.pipeline import DepthPipeline as DepthPipeline
-from smoothdino_model.pipeline import DepthResult as DepthResult
 from smoothdino_model.recordings.frames import Frame as Frame
 from smoothdino_model.recordings.frames import Intrinsics as Intrinsics
 from smoothdino_model.recordings.open import open_recording as open_recording

@@ -56,7 +56,7 @@ class NodeParameters:
         fixed=_NETWORK,
     )
     memory: int = _parameter(
-        4,
+        2,
         'Past frames whose features depth is steadied over where no adapter is: 0 (none) to 16.',
         within=(0, 16),
         fixed=_NETWORK,

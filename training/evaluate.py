@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs='+',
         default=[],
         metavar='K',
-        help='memories of so many frames without an adapter (default: 4 where there is none)',
+        help='memories of so many frames without an adapter (default: 2 where there is none)',
     )
     add('--split', type=Path, help='evaluate what this split file lists: val_list.json')
     add('--size', type=_size, help='of the frames, HEIGHTxWIDTH (240x320; clips: their own)')

@@ -28,7 +28,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         '--memory',
         metavar='K',
         type=int,
-        help='frames that depth is steadied over where no adapter is; 0: none (default: 4)',
+        help='frames that depth is steadied over where no adapter is; 0: none (default: 2)',
     )
     add('--no-temporal', action='store_true', help='every frame for itself')
     add_input_height(parser)

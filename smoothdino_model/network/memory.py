@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smoothdino_model.network.backbone import Features
 
-FRAMES = 4  # remembered where nothing else is asked for; docs/results.md tells why
+FRAMES = 2  # remembered where nothing else is asked for; docs/results.md tells why
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from smoothdino_model.engines.choice import (
 from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.engines.winograd import WinogradConv2d, with_winograd
 from smoothdino_model.network.backbone import DepthBackbone
+from smoothdino_model.network.memory import FRAMES
 from smoothdino_model.network.neck import fused_maps
 from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
@@ -128,8 +129,9 @@ def test_half_precision_does_not_drift_from_full_over_a_stream_of_nyu(nyu_root):
     assert min(abs_rel) > 0
     assert max(abs_rel) < 0.01
     assert max(of_state) < 0.02
-    n = len(abs_rel) // 3
-    assert np.mean(abs_rel[-n:]) < 1.5 * np.mean(abs_rel[:n])
+    whole = abs_rel[FRAMES:]  # since the memory has been full
+    n = len(whole) // 2
+    assert np.mean(whole[-n:]) < 2 * np.mean(whole[:n])  # few frames, of other views
 
 
 def state_error(came: TemporalState, expected: TemporalState) -> float:

@@ -478,8 +478,8 @@ def test_from_pretrained_loads_model_and_adapter(tiny_model_dir):
     ('settings', 'said'),
     [
         ({}, 'steadied by an adapter and the features of the last 4 frames'),
-        ({'adapter': 'none'}, 'steadied by the mean over the features of the last 4 frames'),
-        ({'adapter': 'none', 'memory': 2}, 'steadied by the mean over the features of the last 2'),
+        ({'adapter': 'none'}, 'steadied by the mean over the features of the last 2 frames'),
+        ({'adapter': 'none', 'memory': 3}, 'steadied by the mean over the features of the last 3'),
         ({'adapter': 'none', 'memory': 0}, 'every frame stands for itself'),
         ({'temporal': False}, 'every frame stands for itself'),
     ],

@@ -16,6 +16,7 @@ MAX_LINES = 350
 LEAVES = ('smoothdino_model.whole_files', 'smoothdino_model.one_line')
 MODEL = (  # and not its command line
     'smoothdino_model',
+    'smoothdino_model.camera_frame',
     'smoothdino_model.depth_bag',
     'smoothdino_model.engines',
     'smoothdino_model.metrics',
@@ -36,13 +37,16 @@ MAY_IMPORT = {
     'smoothdino_model.room': ('smoothdino_model.recordings.frames',),
     'smoothdino_model.scale': ('smoothdino_model.recordings.frames',),
     'smoothdino_model.metrics': (),
+    'smoothdino_model.camera_frame': ('smoothdino_model.scale',),
     'smoothdino_model.pipeline': (
+        'smoothdino_model.camera_frame',
         'smoothdino_model.network',
         'smoothdino_model.weights',
         'smoothdino_model.engines',
         'smoothdino_model.scale',
     ),
     'smoothdino_model.depth_bag': (
+        'smoothdino_model.camera_frame',
         'smoothdino_model.pipeline',
         'smoothdino_model.recordings',
         'smoothdino_model.scale',

@@ -107,7 +107,7 @@ def node(tiny_model_dir, tmp_path_factory, latched):
         *('-m', 'smoothdino_ros.depth_node', '--ros-args'),
         *('-p', f'model:={tiny_model_dir}', '-p', 'max_depth_m:=1000'),
         *('-p', 'cameras:=[front, rear, lost, mistaken, strange, late, latched]'),
-        *('-p', 'diagnostics_period_s:=0.5'),
+        *('-p', 'diagnostics_period_s:=0.5', '-p', 'unsubscribe_after_s:=0.0'),
         *('-p', 'qos_overrides./mistaken/camera_info.subscription.reliability:=reliable'),
     )
     yield process
