@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Motion:
     confidence: Tensor
     spectrum: Tensor
 
-    @property
+    @cached_property
     def trusted(self) -> Motion:
         """The same, or none at all where it is not to be trusted."""
         doubtful = self.confidence < LEAST_CONFIDENCE
