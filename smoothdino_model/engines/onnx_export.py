@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from smoothdino_model.network.backbone import DepthBackbone, NetworkInput
 from smoothdino_model.network.memory import Recalled
@@ -33,6 +34,7 @@ _OPSET = 20
 _LARGEST_FILE = 1_900_000_000  # bytes of weights: one protobuf holds 2 GiB
 _TOLERANCE = 1e-4  # of the largest value
 _HALF_TOLERANCE = 2e-2
+_TOLD = ('shift_patches', 'confidence', 'valid')  # what an adapter is told besides features
 # What the exported graph is made of, besides the weights: a change makes a cached file old.
 _SOURCES = (
     'network/adapter.py',
@@ -130,6 +132,7 @@ class _Network(nn.Module):
         image = torch.zeros(1, *size, 3, dtype=torch.uint8, device=self.backbone.mean.device)
         blank = self.backbone.preprocess(image)
         self._frames = self.backbone.features(blank, ())
+        self._told = _TOLD if self.model.adapter else ()
         self._pixels = tuple(blank.pixels.shape[1:])
 
     @property
@@ -140,13 +143,11 @@ class _Network(nn.Module):
         features = self.backbone.encode_input(self._network_input(pixels))
         if not self.temporal:
             return (self.backbone.decode(features),)
-        shift_patches, confidence, valid, count, *sums = temporal
+        count, *rest = temporal
+        levels = self.backbone.n_levels
+        told = dict(zip(self._told, rest[levels:], strict=True))
         adapted = self.model.adapt_features(
-            features,
-            Recalled(tuple(sums), count),
-            shift_patches=shift_patches,
-            confidence=confidence,
-            valid=valid,
+            features, Recalled(tuple(rest[:levels]), count), **told
         )
         return self.backbone.decode(adapted), *features.levels
 
@@ -159,32 +160,36 @@ class _Network(nn.Module):
             return ['pixels'], ['depth_m']
         levels = range(self.backbone.n_levels)
         return (
-            [
-                *('pixels', 'shift_patches', 'confidence', 'valid', 'count'),
-                *(f'recalled_{i}' for i in levels),
-            ],
+            ['pixels', 'count', *(f'recalled_{i}' for i in levels), *self._told],
             ['depth_m', *(f'features_{i}' for i in levels)],
         )
 
+    @torch.no_grad()
     def example(self, batch: int) -> tuple[Tensor, ...]:
-        """Give random inputs: the last camera has no previous frame."""
+        """Give inputs of soft coloured blobs: the last camera has no previous frame.
+
+        What is recalled are the features of other such pictures, since a decoder may give nothing
+        but zeros for numbers that no encoder gives.
+        """
         like = self.backbone.mean
         generator = torch.Generator().manual_seed(0)
 
         def random(*shape: int) -> Tensor:
             return torch.randn(batch, *shape, generator=generator).to(like.device)
 
-        pixels = random(*self._pixels)
+        def picture() -> Tensor:
+            return functional.interpolate(random(3, 4, 4), self._pixels[1:], mode='bicubic')
+
+        pixels = picture()
         if not self.temporal:
             return (pixels,)
-        rows, columns = self._frames.grid
-        tokens = 1 + rows * columns
-        recalled = [
-            random(tokens, self.backbone.channels).to(self.backbone.dtype)
-            for _ in range(self.backbone.n_levels)
-        ]
+        others = self.backbone.encode_input(self._network_input(picture())).levels
+        count = random(others[0].shape[1], 1).abs()
+        recalled = [(level * count).to(level.dtype) for level in others]
+        if not self._told:
+            return pixels, count, *recalled
         valid = torch.arange(batch, device=like.device) < batch - 1
-        return pixels, random(2), random().sigmoid(), valid, random(tokens, 1).abs(), *recalled
+        return pixels, count, *recalled, random(2), random().sigmoid(), valid
 
     def description(self) -> dict[str, str]:
         at = self._frames.content

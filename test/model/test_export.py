@@ -51,6 +51,19 @@ def as_batch(*frames: CameraFrame) -> torch.Tensor:
     return torch.from_numpy(np.stack([frame.rgb for frame in frames]))
 
 
+def known(state: TemporalState) -> list[torch.Tensor]:
+    """All that counts of a state: of frames that it does not remember, anything may lie in it."""
+    remembered = state.recallable
+    levels = [level * remembered[..., None, None] for level in state.levels]
+    travelled = state.travelled * remembered[..., None]
+    return [*levels, travelled, state.spectrum, state.valid, state.shift_px, state.confidence]
+
+
+def assert_close_in_half(came: Tensor, expected: Tensor) -> None:
+    """Features are kept in half precision: of two sides of a rounding either may come."""
+    torch.testing.assert_close(came, expected, rtol=1e-3, atol=1e-3)
+
+
 def assert_same(came: dict[str, DepthResult], expected: dict[str, DepthResult]) -> None:
     assert list(came) == list(expected)
     for camera, result in came.items():
@@ -94,8 +107,9 @@ def test_state_and_depth_are_torchs_over_a_stream_that_cameras_join(cache, tiny_
             depths_m.append(depth_m)
         assert_close(*depths_m)
         assert depths_m[1].std() > 0.01
-        for came, expected in zip(states[0].tensors, states[1].tensors, strict=True):
-            assert_close(came, expected)
+        assert torch.equal(states[0].recallable, states[1].recallable)
+        for came, expected in zip(*map(known, states), strict=True):
+            assert_close_in_half(came, expected)
         alone_m, _ = engines[0](rgb, None)
         assert torch.allclose(alone_m[0], depths_m[0][0], atol=1e-3) == (i in (0, 4))
 
@@ -118,10 +132,10 @@ def test_pipelines_agree_over_resets_gaps_and_cameras(cache, tiny_model_dir):
 
 def test_a_network_is_exported_once(cache, tiny_model_dir):
     pipelines(tiny_model_dir)[0].step({'a': clip(1)[0]})
-    files = {path: path.stat().st_mtime_ns for path in cache.rglob('*')}
-    assert [path.name for path in files if path.is_file()] == [FILE_NAME]
+    written = {path: path.stat().st_mtime_ns for path in cache.rglob('*') if path.is_file()}
+    assert [path.name for path in written] == [FILE_NAME]
     pipelines(tiny_model_dir)[0].step(dict.fromkeys('abc', clip(1)[0]))
-    assert {path: path.stat().st_mtime_ns for path in cache.rglob('*')} == files
+    assert {p: p.stat().st_mtime_ns for p in cache.rglob('*') if p.is_file()} == written
 
 
 def test_infer_by_onnxruntime_writes_the_depth_of_torch(cache, tiny_model_dir, tmp_path):
@@ -196,7 +210,7 @@ def test_the_exported_bundled_model_is_the_librarys_over_a_stream(tmp_path, caps
         assert expected_m.min() > 0.1
         assert relative_error(came_m, expected_m) < 1e-3  # ours kept half precision
         for level, expected in zip(exported.last[0], state.levels, strict=True):
-            assert_close(level.half(), expected[:, 0])
+            assert_close_in_half(level.half(), expected[:, 0])
 
 
 def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path, tiny_model_dir, capsys):
