@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What every command that runs a model takes; pipeline_of reads it."""
+    add_which_model(parser)
     add = parser.add_argument
-    add('--model', metavar='M', help="Hugging Face id, directory or 'smoothdino-small' (bundled)")
-    add('--adapter', metavar='A', help="directory, file, published .pth or 'none'")
     add(
         '--engine',
         metavar='E',
@@ -32,6 +31,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add('--no-temporal', action='store_true', help='every frame for itself')
     add_input_height(parser)
+
+
+def add_which_model(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--model', metavar='M', help="Hugging Face id, directory or 'smoothdino-small' (bundled)")
+    add('--adapter', metavar='A', help="directory, file, published .pth or 'none'")
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:

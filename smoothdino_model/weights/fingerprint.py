@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import cast
 
 import numpy as np
@@ -39,25 +40,36 @@ def encoder_fingerprint(backbone: DepthBackbone) -> list[float]:
     return shares
 
 
-def check_encoder(adapter: TemporalAdapter, backbone: DepthBackbone, name: str) -> None:
-    """Refuse an adapter of another encoder, and warn of one of an encoder that this was made of.
+def distance_to_encoder(adapter: TemporalAdapter, backbone: DepthBackbone) -> float | None:
+    """Give how far the weights of the adapter's encoder are from these, as a share of them.
 
-    Of a published SmoothDINOv2 file nobody knows on which encoder it was trained.
+    None where nobody knows on which encoder it was trained, as of a published SmoothDINOv2 file;
+    infinity where the two are built differently.
     """
     if adapter.encoder is None:
-        return
+        return None
     here = encoder_fingerprint(backbone)
-    apart = float('inf')
-    if len(here) == len(adapter.encoder):
-        apart = float(np.median(np.abs(np.subtract(here, adapter.encoder))))
+    if len(here) != len(adapter.encoder):
+        return math.inf
+    return float(np.median(np.abs(np.subtract(here, adapter.encoder))))
+
+
+def is_same_encoder(apart: float) -> bool:
+    return apart <= _SAME
+
+
+def check_encoder(adapter: TemporalAdapter, backbone: DepthBackbone, name: str) -> None:
+    """Refuse an adapter of another encoder, and warn of one of an encoder that this was made of."""
+    apart = distance_to_encoder(adapter, backbone)
+    if apart is None or is_same_encoder(apart):
+        return
     if apart > _FINE_TUNED:
         raise ValueError(
             f'{name} was trained on another encoder: take one that was trained on this, or none'
         )
-    if apart > _SAME:
-        _log.warning(
-            '%s was trained on an encoder whose weights differ from these by %.0f %%, as if one '
-            'had been fine-tuned: whether it helps here has to be measured',
-            name,
-            100 * apart,
-        )
+    _log.warning(
+        '%s was trained on an encoder whose weights differ from these by %.0f %%, as if one '
+        'had been fine-tuned: whether it helps here has to be measured',
+        name,
+        100 * apart,
+    )

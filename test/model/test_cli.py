@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -14,11 +15,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from smoothdino_model.cli.main import main
+from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.images import rgb_from_compressed
 from smoothdino_model.recordings.open import open_recording
+from smoothdino_model.weights.checkpoint import load_model, save_model
 from support.made_recordings import START_NS, K, pictures, write_bag, write_folder, write_video
 from support.tiny_networks import tiny_dpt
 
@@ -256,6 +260,33 @@ def test_info_tells_versions_devices_and_models(tmp_path, tiny_model_dir):
     assert 'smoothdino-small' in done.stdout
     listed = [text.split()[1] for first, text in told if first == 'cached']
     assert listed == ['some/depth', 'some/sharded']
+
+
+def test_info_of_a_model_names_its_parts_and_whether_they_belong_together(
+    tmp_path, tiny_model_dir, capsys
+):
+    def parts(*options) -> dict[str, str]:
+        assert main(['info', *map(str, options)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return {line[:16].strip(): line[16:] for line in lines}
+
+    bundled = parts('--model', 'smoothdino-small')
+    assert bundled['encoder'].startswith('dinov2: 12 layers of 384 channels, patches of 14 px')
+    assert bundled['decoder'].startswith('dpt: 48 channels')
+    assert bundled['input'].startswith('294x224 ')
+    assert '518.86 px at 640x480' in bundled['metric for']
+    assert 'mean over the current and the last 2 frames' in bundled['adapter']
+
+    own = parts('--model', tiny_model_dir)
+    assert own['adapter'].endswith('trained on this encoder')
+    model = load_model(tiny_model_dir)
+    for value in model.backbone.network.backbone.parameters():
+        value.data += 0.1 * value.std() * torch.randn_like(value)
+    save_model(SmoothDino(model.backbone), tmp_path / 'tuned')
+    tuned = parts('--model', tmp_path / 'tuned', '--adapter', tiny_model_dir)
+    assert re.search(r'trained on an encoder .* differ from these by \d+ %', tuned['adapter'])
+    assert main(['info', '--adapter', str(tiny_model_dir), '--model', 'smoothdino-small']) == 2
+    assert 'does not fit smoothdino-small' in capsys.readouterr().err
 
 
 def test_a_refused_infer_leaves_no_folder(tmp_path, capsys):
