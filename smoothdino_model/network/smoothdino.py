@@ -227,9 +227,10 @@ class SmoothDino(nn.Module):
         shift_input_px, confidence = phase_correlate(
             state.spectrum, spectrum, width=frames.content.width
         )
+        first = ~state.valid
         return Motion(
-            shift_input_px=torch.where(state.valid[:, None], shift_input_px, 0),
-            confidence=torch.where(state.valid, confidence, 0),
+            shift_input_px=shift_input_px.masked_fill(first[:, None], 0),
+            confidence=confidence.masked_fill(first, 0),
             spectrum=spectrum,
         )
 

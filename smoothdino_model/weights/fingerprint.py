@@ -59,7 +59,7 @@ def is_same_encoder(apart: float) -> bool:
 
 
 def check_encoder(adapter: TemporalAdapter, backbone: DepthBackbone, name: str) -> None:
-    """Refuse an adapter of another encoder, and warn of one of an encoder that this was made of."""
+    """Refuse an adapter of another encoder, and warn of one of what this was made of."""
     apart = distance_to_encoder(adapter, backbone)
     if apart is None or is_same_encoder(apart):
         return

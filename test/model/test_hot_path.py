@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a frame asks of the device, and what engines leave as it was."""
 
+import contextlib
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from smoothdino_model.engines.choice import make_engine
+from smoothdino_model.engines.choice import make_engine, set_precision
+from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.network.memory import recall
 from smoothdino_model.network.phase_correlation import PhaseCorrelation
+from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.pipeline import DepthPipeline
-from support.tiny_networks import tiny_smoothdino
+from support.device_watch import HOST, INDEX, PYTHON, SIZE, VALUE, DeviceWatch
+from support.tiny_networks import tiny_depth_anything, tiny_dpt, tiny_smoothdino
+
+CPU, META = torch.device('cpu'), torch.device('meta')
 
 
 def frames(seed: int = 0) -> torch.Tensor:
@@ -21,42 +27,88 @@ def frames(seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (2, 75, 98, 3), dtype=torch.uint8, generator=generator)
 
 
-class Forbidden(TorchDispatchMode):
-    """Collects what a stream's recording forbids: values from and to Python, and by index."""
+NETWORKS = {
+    'plain': lambda: SmoothDino(DepthBackbone(tiny_dpt())),
+    'memory': lambda: SmoothDino(DepthBackbone(tiny_dpt()), memory=2),
+    'memory and adapter': tiny_smoothdino,
+    'resized': lambda: SmoothDino(DepthBackbone(tiny_depth_anything(), input_height=56), memory=1),
+}
 
-    names = ('_local_scalar_dense', 'lift_fresh', 'index_put')
 
-    def __init__(self):
-        super().__init__()
-        self.came, self.calls = [], 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls += 1
-        self.came += [str(func) for name in self.names if name in str(func)]
-        return func(*args, **(kwargs or {}))
+def void(_) -> None:
+    """A hook that gives something takes the place of what comes in."""
 
 
 @torch.no_grad()  # inference mode hides what item() is made of
-def test_a_frame_brings_no_number_from_python_and_asks_for_none():
-    model = tiny_smoothdino().eval()
-    _, state = model(frames(0), None)
-    model(frames(1), state)  # what is made once for a size is made
-    with Forbidden() as forbidden:
-        _, state = model(frames(2), None)
-        model(frames(3), state)
-    assert forbidden.calls > 100
-    assert forbidden.came == []
+def watched_step(network: str, device: torch.device, precision: str, fault=None) -> DeviceWatch:
+    """Watch a first step and one that goes on, of a size whose tables there are already."""
+    model = NETWORKS[network]().eval().to(device)
+    set_precision(model, precision)
+    if fault is not None:
+        model.backbone.network.head.register_forward_pre_hook(lambda *_: void(fault(device)))
+    rgb = [frames(seed).to(device) for seed in range(4)]
+    with contextlib.suppress(RuntimeError):  # what a fault raises where there are no values
+        _, state = model(rgb[0], None)
+        model(rgb[1], state)
+    with DeviceWatch(device) as watch:
+        _, state = model(rgb[2], None)
+        model(rgb[3], state)
+    return watch
 
 
-@torch.no_grad()  # inference mode hides what item() is made of
-def test_the_watch_sees_what_it_forbids():
-    with Forbidden() as forbidden:
-        weight = torch.zeros(3)
-        weight[torch.tensor([0])] = torch.ones(1)
-        weight[1].item()
-    assert {name for name in Forbidden.names if name in ' '.join(forbidden.came)} == set(
-        Forbidden.names
-    )
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+@pytest.mark.parametrize('device', [CPU, META], ids=str)
+@pytest.mark.parametrize('network', NETWORKS)
+def test_a_frame_brings_no_number_from_python_and_asks_for_none(network, device, precision):
+    watch = watched_step(network, device, precision)
+    assert watch.n_operations > 100
+    assert watch.found == []
+
+
+def assigned_by_index(device):
+    torch.zeros(3, device=device)[torch.arange(2, device=device)] = torch.ones(2, device=device)
+
+
+def assigned_to_an_element(device):
+    torch.zeros(3, device=device)[1] = torch.ones((), device=device)
+
+
+def assigned_to_a_part(device):
+    torch.zeros(3, device=device)[:2] = torch.ones(2, device=device)
+
+
+def number_assigned(device):
+    torch.zeros(3, device=device)[1] = 1.0
+
+
+FAULTS = [
+    (CPU, VALUE, lambda device: torch.ones(3, device=device).max().item()),
+    (CPU, VALUE, lambda device: bool((torch.ones(3, device=device) > 0).any())),
+    (CPU, VALUE, lambda device: torch.equal(*2 * [torch.ones(3, device=device)])),
+    (CPU, PYTHON, lambda device: torch.tensor([1.0], device=device)),
+    (CPU, PYTHON, lambda device: torch.ones(3, device=device).new_tensor(1.0)),
+    (CPU, PYTHON, lambda device: torch.from_numpy(np.ones(3))),
+    (CPU, PYTHON, number_assigned),
+    (META, PYTHON, number_assigned),
+    (META, PYTHON, lambda d: torch.where(torch.ones(3, device=d) > 0, torch.ones(3, device=d), 0)),
+    (META, HOST, lambda device: torch.as_tensor(np.ones(3)).to(device)),
+    (META, HOST, lambda device: torch.ones(3, device=device) * torch.ones(())),
+    (META, HOST, lambda device: torch.arange(3).to(device)),
+    *((device, INDEX, number_assigned) for device in (CPU, META)),
+    *((device, INDEX, assigned_by_index) for device in (CPU, META)),
+    *((device, INDEX, assigned_to_an_element) for device in (CPU, META)),
+    *((device, INDEX, assigned_to_a_part) for device in (CPU, META)),
+    (CPU, SIZE, lambda device: torch.ones(3, device=device).nonzero()),
+    (CPU, SIZE, lambda device: torch.ones(3, device=device).unique()),
+    (CPU, SIZE, lambda d: torch.ones(3, device=d).masked_select(torch.ones(3, device=d) > 0)),
+    (CPU, SIZE, lambda d: torch.ones(3, device=d)[torch.ones(3, device=d) > 0]),
+]
+
+
+@pytest.mark.parametrize(('device', 'kind', 'fault'), FAULTS)
+def test_the_watch_sees_what_a_step_may_not_do(device, kind, fault):
+    watch = watched_step('plain', device, 'fp32', fault)
+    assert kind in {found for found, _ in watch.found}
 
 
 @pytest.mark.parametrize('width', [20, 21])
