@@ -47,6 +47,32 @@ class Account:
             f'{self.measured} of {self.frames} frames'
         )
 
+    def custom_data(self, floor: Floor | None) -> dict[str, str]:
+        """What the bag's metadata say of it."""
+        told = {
+            'smoothdino_frames': str(self.frames),
+            'smoothdino_lost': '; '.join(self.lost) or 'nothing',
+        }
+        if floor:
+            told['smoothdino_scale_anchor'] = str(floor)
+            told['smoothdino_anchor_scale'] = self.scale_in_words()
+        return told
+
+
+class _Topics:
+    """The topics of a bag, made as their first messages come."""
+
+    def __init__(self, bag: Writer) -> None:
+        self._bag = bag
+        self._connections: dict[str, Connection] = {}
+
+    def write(self, topic: str, message: Any, received_ns: int) -> None:
+        kind = message.__msgtype__
+        if topic not in self._connections:
+            self._connections[topic] = self._bag.add_connection(topic, kind, typestore=TYPES)
+        data = TYPES.serialize_cdr(message, kind)
+        self._bag.write(self._connections[topic], received_ns, data)
+
 
 @dataclass(frozen=True)
 class DepthFormat:
@@ -92,14 +118,6 @@ def write_depth_bag(
     check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     account = Account(lost=[recording.cut] if recording.cut else [])
-    connections: dict[str, Connection] = {}
-
-    def write(topic: str, message: Any, received_ns: int) -> None:
-        kind = message.__msgtype__
-        if topic not in connections:
-            connections[topic] = bag.add_connection(topic, kind, typestore=TYPES)
-        bag.write(connections[topic], received_ns, TYPES.serialize_cdr(message, kind))
-
     try:
         with (
             written_whole(path) as place,
@@ -107,26 +125,22 @@ def write_depth_bag(
             # disable=None: no bar where stderr is not a terminal
             tqdm(total=len(recording) or None, unit='frame', disable=None) as bar,
         ):
+            topics = _Topics(bag)
             for received, info, depth_m in _answered(
                 recording, pipeline, account, focal_correction=focal_correction, floor=floor
             ):
                 if keep_input:
-                    write(received.topic, received.message, received.received_ns)
+                    topics.write(received.topic, received.message, received.received_ns)
                 if info is not None:
-                    write(DEPTH_INFO, info, received.received_ns)
+                    topics.write(DEPTH_INFO, info, received.received_ns)
                 if depth_m is not None:
                     depth = _message(depth_m, received.message.header, depth_format)
-                    write(DEPTH, depth, received.received_ns)
+                    topics.write(DEPTH, depth, received.received_ns)
                 bar.update(received.msgtype != CAMERA_INFO)
             if not account.frames:
                 why = account.lost[-1] if account.lost else 'there is none on its topic'
                 raise RecordingError(f'no frame could be read: {why}')
-            bag.set_custom_data('smoothdino_frames', str(account.frames))
-            bag.set_custom_data('smoothdino_lost', '; '.join(account.lost) or 'nothing')
-            if floor:
-                bag.set_custom_data('smoothdino_scale_anchor', str(floor))
-                bag.set_custom_data('smoothdino_anchor_scale', account.scale_in_words())
-            for key, text in (custom_data or {}).items():
+            for key, text in (account.custom_data(floor) | dict(custom_data or {})).items():
                 bag.set_custom_data(key, text)
     except sqlite3.Error as error:  # those of reading are RecordingErrors
         raise OSError(f'{path} cannot be written: {error}') from None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -27,9 +27,13 @@ from smoothdino_model.cli.model_arguments import (
     pipeline_of,
 )
 from smoothdino_model.recordings.depth_images import rgb_from_depth
-from smoothdino_model.recordings.frames import UniqueNames
+from smoothdino_model.recordings.frames import Frame, Recording, UniqueNames
 from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from smoothdino_model.pipeline import DepthPipeline, DepthResult
+    from smoothdino_model.scale.floor import Floor
 
 PREVIEW_FARS_M = (1, 2, 5, 10, 20, 50, 100, 200)
 
@@ -48,14 +52,7 @@ def add_to(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write <name>.npy and <name>.png per frame and summary.json, each whole or not at all."""
-    if args.output.resolve() == args.input.resolve():
-        raise ValueError(f'expected an output apart from the input, got {args.output} for both')
-    if args.output.exists() and not args.output.is_dir():
-        raise FileExistsError(f'{args.output} exists and is no folder: give another --output')
-    if (args.output / 'summary.json').exists() or any(args.output.glob('*.npy')):
-        raise ValueError(
-            f'{args.output} holds the frames of another run: give another --output, or remove it'
-        )
+    _check_output(args.output, args.input)
     floor = floor_of(args)
     with open_recording(args.input, topic=args.topic, bit_depth=args.bit_depth) as recording:
         if floor and recording.kind != 'bag':
@@ -64,9 +61,6 @@ def run(args: argparse.Namespace) -> int:
                 f'{recording.kind}, which tells no focal length: leave the anchor out'
             )
         pipeline = pipeline_of(args)
-        from smoothdino_model.pipeline import CameraFrame
-        from smoothdino_model.scale.floor import floor_scale
-
         summary: dict[str, Any] = {
             'input': str(args.input),
             'kind': recording.kind,
@@ -81,40 +75,13 @@ def run(args: argparse.Namespace) -> int:
             'preview_range_m': None,
             'per_frame': [],
         }
-        file_name = UniqueNames()
         args.output.mkdir(parents=True, exist_ok=True)
         with _summary_at_the_end(summary, args.output / 'summary.json'):
-            # disable=None: no bar where stderr is not a terminal
-            for frame in tqdm(recording, total=len(recording) or None, unit='frame', disable=None):
-                lens = None if args.no_focal_correction else frame.intrinsics
-                focal = lens.focal if lens else None
-                anchors = {}
-                if floor and frame.intrinsics:
-                    anchors = {'floor': partial(floor_scale, camera=frame.intrinsics, floor=floor)}
-                shown = CameraFrame(frame.rgb, frame.stamp_ns, focal=focal, anchors=anchors)
-                result = pipeline.step({'': shown})['']
-                if summary['preview_range_m'] is None:
-                    summary['preview_range_m'] = [0, _preview_far_m(result.depth_m)]
-                name = file_name(re.sub(r'[^\w.-]+', '_', frame.name).strip('.')[:150] or 'frame')
-                write_whole(args.output / f'{name}.npy', _npy(result.depth_m))
-                far_m = summary['preview_range_m'][1]
-                write_whole(args.output / f'{name}.png', _preview_png(result.depth_m, far_m))
-                summary['per_frame'].append(
-                    {
-                        'name': frame.name,
-                        'file': f'{name}.npy',
-                        'stamp_ns': frame.stamp_ns,
-                        'shift_px': list(result.shift_px),
-                        'confidence': result.confidence,
-                        'reset': result.reset,
-                        'scale': result.scale,
-                        'anchor_scale': result.anchor_scale,
-                        'anchors': {
-                            name: one.why_none or vars(one)
-                            for name, one in result.measured.items()
-                        },
-                    }
-                )
+            _write_frames(
+                *(recording, pipeline, args.output, summary),
+                floor=floor,
+                focal_correction=not args.no_focal_correction,
+            )
     print(
         f'wrote {summary["frames"]} depth maps (.npy, float32 metres), their previews (.png, 0 to '
         f'{summary["preview_range_m"][1]} m) and summary.json to {args.output} at '
@@ -122,6 +89,69 @@ def run(args: argparse.Namespace) -> int:
         f'{summary["precision"]}'
     )
     return exit_code(recording.lost)
+
+
+def _check_output(output: Path, source: Path) -> None:
+    if output.resolve() == source.resolve():
+        raise ValueError(f'expected an output apart from the input, got {output} for both')
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f'{output} exists and is no folder: give another --output')
+    if (output / 'summary.json').exists() or any(output.glob('*.npy')):
+        raise ValueError(
+            f'{output} holds the frames of another run: give another --output, or remove it'
+        )
+
+
+def _write_frames(
+    recording: Recording,
+    pipeline: DepthPipeline,
+    output: Path,
+    summary: dict[str, Any],
+    *,
+    floor: Floor | None,
+    focal_correction: bool,
+) -> None:
+    """Write the depth of each frame and its preview, and add it to the summary."""
+    file_name = UniqueNames()
+    # disable=None: no bar where stderr is not a terminal
+    for frame in tqdm(recording, total=len(recording) or None, unit='frame', disable=None):
+        result = _step(pipeline, frame, floor=floor, focal_correction=focal_correction)
+        if summary['preview_range_m'] is None:
+            summary['preview_range_m'] = [0, _preview_far_m(result.depth_m)]
+        name = file_name(re.sub(r'[^\w.-]+', '_', frame.name).strip('.')[:150] or 'frame')
+        write_whole(output / f'{name}.npy', _npy(result.depth_m))
+        far_m = summary['preview_range_m'][1]
+        write_whole(output / f'{name}.png', _preview_png(result.depth_m, far_m))
+        summary['per_frame'].append(
+            {
+                'name': frame.name,
+                'file': f'{name}.npy',
+                'stamp_ns': frame.stamp_ns,
+                'shift_px': list(result.shift_px),
+                'confidence': result.confidence,
+                'reset': result.reset,
+                'scale': result.scale,
+                'anchor_scale': result.anchor_scale,
+                'anchors': {
+                    anchor: one.why_none or vars(one) for anchor, one in result.measured.items()
+                },
+            }
+        )
+
+
+def _step(
+    pipeline: DepthPipeline, frame: Frame, *, floor: Floor | None, focal_correction: bool
+) -> DepthResult:
+    from smoothdino_model.pipeline import CameraFrame
+    from smoothdino_model.scale.floor import floor_scale
+
+    lens = frame.intrinsics
+    anchors = {}
+    if floor and lens:
+        anchors = {'floor': partial(floor_scale, camera=lens, floor=floor)}
+    focal = lens.focal if lens and focal_correction else None
+    shown = CameraFrame(frame.rgb, frame.stamp_ns, focal=focal, anchors=anchors)
+    return pipeline.step({'': shown})['']
 
 
 @contextmanager

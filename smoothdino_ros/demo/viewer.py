@@ -20,7 +20,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from smoothdino_model.recordings.depth_images import rgb_from_depth
+from smoothdino_model.recordings.bit_depth import BitDepth
+from smoothdino_model.recordings.depth_images import depth_m_of, rgb_from_depth
+from smoothdino_model.recordings.images import rgb_of
 from smoothdino_model.whole_files import write_whole
 from smoothdino_ros.demo.demo import NO_DEPTH
 
@@ -69,9 +71,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _view(options: argparse.Namespace) -> None:
-    from smoothdino_model.pipeline import (
-        DepthPipeline,
-    )  # takes seconds: not before Ctrl-C is caught
+    # Takes seconds: not before Ctrl-C is caught.
+    from smoothdino_model.pipeline import DepthPipeline
 
     show_stream = _rerun(options.output) if options.viewer == 'rerun' else None
     # Before the stream: a model that cannot be loaded ends the demo at once, with the reason.
@@ -96,72 +97,80 @@ def _view(options: argparse.Namespace) -> None:
     print(f'Pictures ({columns}): {path.absolute()}', flush=True)
 
 
+class _Stream:
+    """What has come so far of what a demo shows."""
+
+    def __init__(self, frames: int, show: Any) -> None:
+        self.answers: list[Answer] = []
+        self._frames = frames
+        self._show = show
+        self._waiting: dict[str, dict[int, np.ndarray]] = {'rgb': {}, 'truth': {}}
+        self._shift = ''
+        self._bit_depth = BitDepth()
+
+    def on_image(self, message: Any) -> None:
+        self._keep('rgb', message.header, rgb_of(message, self._bit_depth))
+
+    def on_truth(self, message: Any) -> None:
+        self._keep('truth', message.header, depth_m_of(message))
+
+    def _keep(self, kind: str, header: Any, array: np.ndarray) -> None:
+        from smoothdino_ros.conversions import stamp_ns
+
+        waiting = self._waiting[kind]
+        waiting[stamp_ns(header)] = array
+        while len(waiting) > 30:  # frames that the node skipped
+            del waiting[next(iter(waiting))]
+
+    def on_depth(self, message: Any, received_ns: int) -> None:
+        from smoothdino_ros.conversions import stamp_ns
+
+        stamp = stamp_ns(message.header)
+        rgb, truth_m = (self._waiting[kind].pop(stamp, None) for kind in ('rgb', 'truth'))
+        if rgb is None:  # of a frame before this process listened
+            return
+        self.answers.append(Answer(stamp, rgb, depth_m_of(message), truth_m, received_ns))
+        if self._show is not None:
+            self._show(self.answers[-1])
+        _live_line(self.answers, self._frames, self._shift)
+
+    def on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            for pair in status.values:
+                if pair.key == 'shift [px]':
+                    self._shift = pair.value
+
+
 def _watch(frames: int, show_stream: Any) -> list[Answer]:
     """Subscribe until so many depth images have come. Raises TimeoutError where none comes."""
     import rclpy
     from diagnostic_msgs.msg import DiagnosticArray
-    from rclpy.qos import QoSProfile
     from sensor_msgs.msg import Image
 
-    from smoothdino_model.recordings.bit_depth import BitDepth
-    from smoothdino_model.recordings.depth_images import depth_m_of
-    from smoothdino_model.recordings.images import rgb_of
-    from smoothdino_ros.conversions import stamp_ns
-
-    waiting: dict[str, dict[int, np.ndarray]] = {'rgb': {}, 'truth': {}}
-    answers: list[Answer] = []
-    shift = ''
-    bit_depth = BitDepth()
-
-    def keep(kind: str, stamp: int, array: np.ndarray) -> None:
-        waiting[kind][stamp] = array
-        while len(waiting[kind]) > 30:  # frames that the node skipped
-            del waiting[kind][next(iter(waiting[kind]))]
-
-    def on_image(message: Image) -> None:
-        keep('rgb', stamp_ns(message.header), rgb_of(message, bit_depth))
-
-    def on_truth(message: Image) -> None:
-        keep('truth', stamp_ns(message.header), depth_m_of(message))
+    stream = _Stream(frames, show_stream)
 
     def on_depth(message: Image) -> None:
-        received_ns = node.get_clock().now().nanoseconds
-        stamp = stamp_ns(message.header)
-        rgb, truth_m = waiting['rgb'].pop(stamp, None), waiting['truth'].pop(stamp, None)
-        if rgb is None:  # of a frame before this process listened
-            return
-        answers.append(Answer(stamp, rgb, depth_m_of(message), truth_m, received_ns))
-        if show_stream is not None:
-            show_stream(answers[-1])
-        _live_line(answers, frames, shift)
-
-    def on_diagnostics(message: DiagnosticArray) -> None:
-        nonlocal shift
-        for status in message.status:
-            for pair in status.values:
-                if pair.key == 'shift [px]':
-                    shift = pair.value
+        stream.on_depth(message, node.get_clock().now().nanoseconds)
 
     rclpy.init(args=[])
     try:
         node = rclpy.create_node('demo_viewer')
-        qos = QoSProfile(depth=10)
-        node.create_subscription(Image, 'image', on_image, qos)
-        node.create_subscription(Image, 'truth/depth', on_truth, qos)
-        node.create_subscription(Image, 'depth/image', on_depth, qos)
-        node.create_subscription(DiagnosticArray, '/diagnostics', on_diagnostics, 10)
+        node.create_subscription(Image, 'image', stream.on_image, 10)
+        node.create_subscription(Image, 'truth/depth', stream.on_truth, 10)
+        node.create_subscription(Image, 'depth/image', on_depth, 10)
+        node.create_subscription(DiagnosticArray, '/diagnostics', stream.on_diagnostics, 10)
         print('Waiting for the first depth image …', flush=True)
         seen, last_s = 0, time.monotonic()
-        while len(answers) < frames and not _long_enough(answers):
+        while len(stream.answers) < frames and not _long_enough(stream.answers):
             rclpy.spin_once(node, timeout_sec=0.5)
-            if len(answers) > seen:
-                seen, last_s = len(answers), time.monotonic()
+            if len(stream.answers) > seen:
+                seen, last_s = len(stream.answers), time.monotonic()
             elif time.monotonic() - last_s > PATIENCE_S:
                 raise TimeoutError(f'no depth image came for {PATIENCE_S:.0f} s')
         node.destroy_node()
     finally:
         rclpy.try_shutdown()
-    return answers[:frames]
+    return stream.answers[:frames]
 
 
 def _long_enough(answers: Sequence[Answer]) -> bool:
