@@ -103,12 +103,13 @@ def extract(
             raise ValueError(f'{clip} is there already, with other settings: remove it first')
         _log.info('%s is there already', clip)
         return clip
+    partial = output / f'.{clip.name}.partial'
+    left_out = Counter[str]()
     with (
         closing(BagRecording(bag, image, camera_info, bit_depth=bit_depth)) as pictures,
         closing(BagRecording(bag, depth)) as depths,
         tqdm(total=2 * (len(pictures) + len(depths)), unit='image', disable=None) as bar,
     ):
-        left_out = Counter[str]()
         image_ns = stamps_of(pictures, bar, left_out)
         pairs = pairs_of(image_ns, stamps_of(depths, bar, left_out), round(tolerance_s * 1e9))
         if not pairs:
@@ -116,29 +117,42 @@ def extract(
                 f'{bag}: expected {image} and {depth} with stamps within {tolerance_s} s of each '
                 f'other, got {len(image_ns)} images and no such pair; --tolerance-s widens it'
             )
+        left_out['images without depth at their time'] += len(image_ns) - len(pairs)
         numbers = numbers_of([image_ns[i] for i, _ in pairs])
         stamps_ns = dict(zip(numbers, (image_ns[i] for i, _ in pairs), strict=True))
-        partial = output / f'.{clip.name}.partial'
         _enter(partial, {'source': source, 'stamps_ns': _keyed(stamps_ns)})
+        places = [dict(zip(of_kind, numbers, strict=True)) for of_kind in zip(*pairs, strict=True)]
+        camera = _write_frames(partial, pictures, depths, depth, places, bar, left_out)
 
-        number_of = [
-            dict(zip(places, numbers, strict=True)) for places in zip(*pairs, strict=True)
-        ]
-        size = size_of(pictures, number_of[0])
-        camera = camera_of(pictures, size)
-        check_view(camera, camera_of(depths, size), depth)
-        jpegs = {place: partial / f'{number}.jpg' for place, number in number_of[0].items()}
-        pngs = {place: partial / f'{number}.png' for place, number in number_of[1].items()}
-        _write_pictures(_wanted(pictures, jpegs, bar), size, left_out)
-        _write_depths(_wanted(depths, pngs, bar), size, left_out)
-
-    left_out['images without depth at their time'] += len(image_ns) - len(pairs)
     frames = _finish(partial, clip, source=source, camera=camera, stamps_ns=stamps_ns)
     if not frames:
         raise RecordingError(f'{bag}: expected frames that can be read, got none')
     counts = ', '.join(f'{count} {what}' for what, count in left_out.items() if count)
     _log.info('%s: %d frames; left out: %s', clip, frames, counts or 'nothing')
     return clip
+
+
+def _write_frames(
+    partial: Path,
+    pictures: BagRecording,
+    depths: BagRecording,
+    depth: str,
+    places: Sequence[dict[int, int]],
+    bar: tqdm,
+    left_out: Counter[str],
+) -> Intrinsics | None:
+    """Write pictures and depth, and give the camera of both.
+
+    ``places`` are the numbers of the frames by the places of pictures, and of depth, in the bag.
+    """
+    size = size_of(pictures, places[0])
+    camera = camera_of(pictures, size)
+    check_view(camera, camera_of(depths, size), depth)
+    jpegs = {place: partial / f'{number}.jpg' for place, number in places[0].items()}
+    pngs = {place: partial / f'{number}.png' for place, number in places[1].items()}
+    _write_pictures(_wanted(pictures, jpegs, bar), size, left_out)
+    _write_depths(_wanted(depths, pngs, bar), size, left_out)
+    return camera
 
 
 def _finish(

@@ -19,6 +19,25 @@ from training.data.runs import Run, RunWindows, block_runs, listed_runs, read_li
 
 
 @dataclass(frozen=True)
+class WindowShape:
+    """Pictures of ``size`` (height, width) in pixels, ``frames`` of them in a window.
+
+    Each is ``strides`` (least, most) frames after the one before, in clips as their source says.
+    """
+
+    size: tuple[int, int] = (224, 294)
+    frames: int = 1
+    strides: tuple[int, int] = (1, 5)
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f'size: expected a height and a width in pixels, got {self.size}')
+        if self.frames < 1:
+            raise ValueError(f'frames: expected at least 1, got {self.frames}')
+        _check_strides(self.strides)
+
+
+@dataclass(frozen=True)
 class ClipSource:
     """Clips in ``root`` (default: the folder that the environment variable NYU_ROOT names).
 
@@ -94,6 +113,16 @@ class ClipSource:
         # Alone, the frame before the first listed one belongs to the other list.
         return [Run(run.clip, run.start + 1, run.stop) for run in runs]
 
+    def windows(self, shape: WindowShape, *, part: str) -> RunWindows | None:
+        """Give the windows for ``part``, None without any; those for 'val' are of one stride."""
+        runs = self.runs(self.clips(), part=part, window=shape.frames)
+        if not runs:
+            return None
+        least, most = self.strides or shape.strides
+        if part == 'val':
+            least = most = (least + most) // 2
+        return RunWindows(runs, length=shape.frames, strides=(least, most))
+
 
 class FromStep(Sampler[int]):
     """Indices from ``first`` to ``last``, batch by batch in turn to each of ``world`` processes.
@@ -119,25 +148,6 @@ class FromStep(Sampler[int]):
 
     def __len__(self) -> int:
         return self.last // self.world
-
-
-@dataclass(frozen=True)
-class WindowShape:
-    """Pictures of ``size`` (height, width) in pixels, ``frames`` of them in a window.
-
-    Each is ``strides`` (least, most) frames after the one before, in clips as their source says.
-    """
-
-    size: tuple[int, int] = (224, 294)
-    frames: int = 1
-    strides: tuple[int, int] = (1, 5)
-
-    def __post_init__(self) -> None:
-        if min(self.size) < 1:
-            raise ValueError(f'size: expected a height and a width in pixels, got {self.size}')
-        if self.frames < 1:
-            raise ValueError(f'frames: expected at least 1, got {self.frames}')
-        _check_strides(self.strides)
 
 
 def _check_strides(strides: tuple[int, int]) -> None:
@@ -188,18 +198,8 @@ class WindowData(lightning.LightningDataModule):
         self.sources = ['room'] * (room_share > 0) + [
             source.name for source in found if source.validate
         ]
-        train: list[RunWindows] = []
-        val: list[RunWindows] = []
-        for source in found:
-            least, most = source.strides or windows.strides
-            there, middle = source.clips(), (least + most) // 2
-            for part, kept, reach in (
-                ('train', train, (least, most)),
-                ('val', val, (middle, middle)),
-            ):
-                runs = source.runs(there, part=part, window=windows.frames)
-                if runs:
-                    kept.append(RunWindows(runs, length=windows.frames, strides=reach))
+        train = [kept for one in found if (kept := one.windows(windows, part='train'))]
+        val = [kept for one in found if (kept := one.windows(windows, part='val'))]
         height, width = windows.size
         rooms = RoomWindows(
             height=height,
