@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory rebuilds its model; what is broken, foreign or malicious is refused in words."""
+"""A directory rebuilds its model; what is broken or foreign is refused in words."""
 
 import json
 import logging
 import os
-import pickle
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,39 +16,9 @@ from transformers.utils import logging as transformers_logging
 from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.network.smoothdino import SmoothDino
-from smoothdino_model.weights.checkpoint import load_adapter, load_model, save_adapter, save_model
-from smoothdino_model.weights.errors import CheckpointError
-from smoothdino_model.weights.hub import resolve_model
+from smoothdino_model.weights.checkpoint import load_model, save_adapter, save_model
+from support.checkpoints import cut_short, depths, refusal
 from support.tiny_networks import tiny_depth_anything, tiny_dpt, tiny_smoothdino
-
-
-@pytest.fixture
-def directory(tmp_path, tiny_model_dir):
-    """A whole model directory that a test may spoil."""
-    return shutil.copytree(tiny_model_dir, tmp_path / 'model')
-
-
-def depths(model: SmoothDino) -> torch.Tensor:
-    """Depth (2, 1, 60, 80) of two frames of a stream."""
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.randint(256, (2, 1, 60, 80, 3), dtype=torch.uint8, generator=generator)
-    with torch.inference_mode():
-        first, state = model(frames[0])
-        return torch.stack((first, model(frames[1], state)[0]))
-
-
-def refusal(load, *arguments, **settings) -> str:
-    with pytest.raises(CheckpointError) as refused:
-        load(*arguments, **settings)
-    message = str(refused.value)
-    assert '\n' not in message
-    return message
-
-
-def cut_short(path) -> None:
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-
 
 MODELS = {
     'dpt': lambda: SmoothDino(DepthBackbone(tiny_dpt())),
@@ -129,17 +94,6 @@ def test_the_librarys_own_directories_load(tmp_path):
     loaded = load_model(tmp_path, memory=0)
     assert loaded.adapter is None
     assert torch.equal(depths(loaded), depths(SmoothDino(DepthBackbone(network))))
-
-
-def test_a_rescaling_preprocessor_means_the_same(directory):
-    """Some checkpoints count pixels from 0 to 1, some from 0 to 255."""
-    path = directory / 'preprocessor_config.json'
-    settings = json.loads(path.read_text())
-    settings |= {'do_rescale': True, 'rescale_factor': 1 / 255}
-    for name in ('image_mean', 'image_std'):
-        settings[name] = [value / 255 for value in settings[name]]
-    path.write_text(json.dumps(settings))
-    torch.testing.assert_close(depths(load_model(directory)), depths(tiny_smoothdino()))
 
 
 def test_an_adapter_comes_from_where_it_is_told(tmp_path, directory):
@@ -225,15 +179,6 @@ def test_weights_of_another_config_are_refused(directory):
     assert '1 missing' in refusal(load_model, directory)
 
 
-@pytest.mark.parametrize('settings', [{'image_mean': [1, 2]}, {'image_std': [1, 0, 1]},
-                                      {'do_resize': True}, {'image_mean': 'grey'},
-                                      {'do_rescale': True, 'rescale_factor': 0}],
-                         ids=str)  # fmt: skip
-def test_a_wrong_preprocessor_is_refused(directory, settings):
-    (directory / 'preprocessor_config.json').write_text(json.dumps(settings))
-    assert str(directory / 'preprocessor_config.json') in refusal(load_model, directory)
-
-
 @pytest.mark.parametrize(
     'text', ['', '[1]', '{}', '{"channels": 0}', '{"channels": 24, "magic": 1}',
              '{"channels": "many"}', '{"channels": 1000000000000}'])  # fmt: skip
@@ -299,221 +244,8 @@ def test_an_absent_adapter_is_refused(directory, tmp_path):
     assert str(tmp_path / 'empty' / 'adapter.json') in message
 
 
-# --- malicious files
-
-
-class Payload:
-    """Unpickled without care, it writes a file."""
-
-    def __init__(self, marker) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f'touch "{self.marker}"',)
-
-
-def test_the_payload_is_one(tmp_path):
-    """Else the tests below would show nothing."""
-    torch.save(Payload(tmp_path / 'marker'), tmp_path / 'file')
-    torch.load(tmp_path / 'file', weights_only=False)
-    assert (tmp_path / 'marker').exists()
-
-
-def write_malicious(path, marker, *, raw: bool) -> None:
-    content = {'conv_out.0.bias': Payload(marker)}
-    if raw:
-        path.write_bytes(pickle.dumps(content, protocol=2))
-    else:
-        torch.save(content, path)
-
-
-@pytest.mark.parametrize('raw', [False, True], ids=['torch', 'pickle'])
-def test_a_published_file_with_code_is_not_run(tmp_path, raw):
-    path = tmp_path / 'best.pth'
-    write_malicious(path, tmp_path / 'marker', raw=raw)
-    message = refusal(load_adapter, path)
-    assert not (tmp_path / 'marker').exists()
-    assert str(path) in message
-    assert 'never run' in message
-    cut_short(path)
-    assert str(path) in refusal(load_adapter, path)
-
-
-@pytest.mark.parametrize('raw', [False, True], ids=['torch', 'pickle'])
-def test_old_weights_with_code_are_not_run(directory, tmp_path, raw):
-    (directory / 'model.safetensors').unlink()
-    path = directory / 'pytorch_model.bin'
-    write_malicious(path, tmp_path / 'marker', raw=raw)
-    message = refusal(load_model, directory)
-    assert not (tmp_path / 'marker').exists()
-    assert str(path) in message
-    assert 'again' in message
-
-
-def test_old_weights_of_tensors_alone_load(directory):
-    tensors = load_file(directory / 'model.safetensors')
-    (directory / 'model.safetensors').unlink()
-    torch.save(tensors, directory / 'pytorch_model.bin')
-    assert torch.equal(depths(load_model(directory)), depths(tiny_smoothdino()))
-
-
-def test_a_config_that_brings_code_is_not_run(directory, tmp_path, monkeypatch):
-    """Nor asked about: nobody sits at a robot's terminal."""
-    (directory / 'configuration_evil.py').write_text(
-        'from pathlib import Path\n'
-        'from transformers import PretrainedConfig\n'
-        f'Path({str(tmp_path / "marker")!r}).touch()\n'
-        'class EvilConfig(PretrainedConfig):\n'
-        "    model_type = 'evil'\n"
-    )
-    config = {'model_type': 'evil', 'auto_map': {'AutoConfig': 'configuration_evil.EvilConfig'}}
-    (directory / 'config.json').write_text(json.dumps(config))
-    monkeypatch.setattr('builtins.input', lambda *_: 'y')
-    message = refusal(load_model, directory)
-    assert not (tmp_path / 'marker').exists()
-    assert str(directory / 'config.json') in message
-
-
-# --- models that are not here
-
-
-@pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-
-
-def test_a_model_that_is_not_cached_says_how_to_get_it_offline(empty_cache, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
-    message = refusal(load_model, 'facebook/dpt-dinov2-small-nyu')
-    assert "model 'facebook/dpt-dinov2-small-nyu' is not in the local cache" in message
-    assert 'HF_HUB_OFFLINE is set: unset it' in message
-    assert "'smoothdino download facebook/dpt-dinov2-small-nyu'" in message
-
-
-def test_a_model_that_cannot_be_downloaded_says_so_soon(tmp_path):
-    """In its own process, with a hub that nobody answers for."""
-    code = (
-        'from smoothdino_model.weights.errors import CheckpointError\n'
-        'from smoothdino_model.weights.hub import download_model\n'
-        'import time\n'
-        'begin = time.monotonic()\n'
-        'try:\n'
-        "    download_model('somebody/something')\n"
-        'except CheckpointError as error:\n'
-        '    print(time.monotonic() - begin, error)\n'
-    )
-    environment = os.environ | {
-        'HF_ENDPOINT': 'http://127.0.0.1:9',  # the discard port: refused at once
-        'HF_HUB_OFFLINE': '0',
-        'HF_HOME': str(tmp_path),
-    }
-    done = subprocess.run(
-        [sys.executable, '-c', code],
-        cwd=Path(__file__).parents[2],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    waited_s, message = done.stdout.split(maxsplit=1)
-    assert float(waited_s) < 5
-    assert "model 'somebody/something' is not in the local cache and could not" in message
-    assert "'smoothdino download somebody/something'" in message
-    assert 'Retrying' not in done.stderr
-
-
-def test_a_cached_model_needs_no_network(tmp_path, tiny_model_dir, monkeypatch):
-    snapshot = tmp_path / 'hub' / 'models--somebody--something' / 'snapshots' / ('0' * 40)
-    shutil.copytree(tiny_model_dir, snapshot)
-    references = snapshot.parents[1] / 'refs'
-    references.mkdir()
-    (references / 'main').write_text('0' * 40)
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
-    assert resolve_model('somebody/something') == snapshot
-    assert load_model('somebody/something').adapter is not None
-
-
-@pytest.mark.parametrize('name', ['no-such-model', 'a/b/c', './absent', '/absent/model', ''])
-def test_a_name_that_can_be_nothing_is_refused(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    message = refusal(load_model, name)
-    assert repr(name) in message or str(tmp_path) in message or 'holds no config.json' in message
-
-
-def test_a_directory_without_a_model_is_refused(tmp_path):
-    message = refusal(load_model, tmp_path)
-    assert message.startswith(f'{tmp_path} holds no config.json')
-
-
-def test_a_sharded_checkpoint_in_the_cache_needs_no_network(tmp_path, tiny_model_dir, monkeypatch):
-    snapshot = tmp_path / 'hub' / 'models--somebody--something' / 'snapshots' / ('0' * 40)
-    shutil.copytree(tiny_model_dir, snapshot)
-    refs = snapshot.parents[1] / 'refs'
-    refs.mkdir()
-    (refs / 'main').write_text('0' * 40)
-    whole = load_model(snapshot)
-    (snapshot / 'model.safetensors').unlink()
-    whole.backbone.network.save_pretrained(snapshot, max_shard_size='50KB')
-    shards = sorted(snapshot.glob('model-*.safetensors'))
-    assert len(shards) > 1
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
-    assert torch.equal(depths(load_model('somebody/something')), depths(whole))
-    shards[-1].unlink()
-    assert 'is not in the local cache' in refusal(resolve_model, 'somebody/something')
-
-
 def test_an_encoder_that_reshapes_its_tokens_is_refused(directory):
     config = json.loads((directory / 'config.json').read_text())
     config['backbone_config']['reshape_hidden_states'] = True
     (directory / 'config.json').write_text(json.dumps(config))
     assert 'reshape_hidden_states' in refusal(load_model, directory)
-
-
-def test_without_a_network_the_bundled_model_is_named_beside_the_default(empty_cache, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
-    assert "'smoothdino-small' is bundled" in refusal(load_model)
-    assert 'bundled' not in refusal(load_model, 'somebody/something')
-
-
-@pytest.mark.parametrize(
-    ('change', 'named'),
-    [
-        ({'do_normalize': False}, 'do_normalize'),
-        ({'image_mean': None}, 'image_mean'),
-        ({'do_resize': True, 'keep_aspect_ratio': False}, 'keep_aspect_ratio'),
-        ({'do_resize': True, 'ensure_multiple_of': 32}, 'ensure_multiple_of'),
-        ({'do_resize': True, 'keep_aspect_ratio': True, 'resample': 0}, 'resample'),
-        ({'do_resize': True, 'size': {'height': 0, 'width': 56}}, 'above 0'),
-        ({'do_resize': True, 'size': {'height': 56, 'width': 0}}, 'input_width'),
-        ({'do_resize': True, 'size': {'shortest_edge': 56}}, 'size.height'),
-        ({'do_pad': True, 'size_divisor': 32}, 'size_divisor'),
-    ],
-    ids=str,
-)
-def test_preprocessing_that_is_not_done_here_is_refused(directory, change, named):
-    path = directory / 'preprocessor_config.json'
-    settings = json.loads(path.read_text())
-    settings |= {'keep_aspect_ratio': True, 'ensure_multiple_of': 14} | change
-    path.write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
-    assert named in refusal(load_model, directory)
-
-
-def test_pixels_count_from_0_to_1_where_nothing_else_is_said(directory):
-    path = directory / 'preprocessor_config.json'
-    settings = json.loads(path.read_text())
-    del settings['do_rescale']
-    for name in ('image_mean', 'image_std'):
-        settings[name] = [value / 255 for value in settings[name]]
-    path.write_text(json.dumps(settings))
-    torch.testing.assert_close(depths(load_model(directory)), depths(tiny_smoothdino()))
-
-
-def test_padding_to_whole_patches_is_what_is_done(directory):
-    """As the published DPT models on DINOv2 ask for it."""
-    path = directory / 'preprocessor_config.json'
-    settings = json.loads(path.read_text()) | {'do_pad': True, 'size_divisor': 14}
-    settings['ensure_multiple_of'], settings['keep_aspect_ratio'] = 1, False
-    path.write_text(json.dumps(settings))
-    assert torch.equal(depths(load_model(directory)), depths(tiny_smoothdino()))

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw and compressed bytes become the colours and distances they stand for."""
+"""Raw bytes become the colours and distances they stand for."""
 
 import array
-import contextlib
-from types import SimpleNamespace
 
 import cv2
 import hypothesis
@@ -11,18 +9,15 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.depth_images import depth_m_from_bytes
-from smoothdino_model.recordings.image_bytes import MAX_PIXELS, UnsupportedEncoding
+from smoothdino_model.recordings.image_bytes import UnsupportedEncoding
 from smoothdino_model.recordings.images import (
     NoPicture,
-    carries_picture,
     rgb_from_bytes,
     rgb_from_compressed,
-    rgb_from_file,
 )
 from support.counted_work import counted_work
-from support.made_jpegs import with_orientation
+from support.made_mosaics import BAYER
 
 COLORS = np.array(  # (2, 3, 3) RGB
     [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200, 100, 50], [255, 255, 255]]],
@@ -40,7 +35,6 @@ PACKED = {
     'mono8': GRAY,
     '8UC1': GRAY,
 }
-BAYER = {'rggb': 'RGGB', 'bggr': 'BGGR', 'gbrg': 'GBRG', 'grbg': 'GRBG'}
 
 
 def fields(rows: np.ndarray, padding: int = 0) -> dict:
@@ -260,128 +254,6 @@ def test_depth_is_metres_with_nan_where_nothing_was_measured(order):
     depth_m = depth_m_from_bytes(encoding='16UC1', **fields(millimetres, 1))
     np.testing.assert_allclose(depth_m, [[nan, 0.001], [1.5, 65.535]], rtol=1e-6)
     assert depth_m.dtype == np.float32
-
-
-def picture(height=48, width=64):
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 // width, y * 255 // height, 0 * x + 60], 2).astype(np.uint8)
-
-
-def test_jpeg_and_png_give_the_picture_whatever_their_channels():
-    rgb = picture()
-    bgr, gray = rgb[..., ::-1], rgb[..., 0]
-    alpha = np.dstack([bgr, np.zeros_like(gray)])
-    for pixels in (bgr, alpha):
-        png = cv2.imencode('.png', pixels)[1].tobytes()
-        np.testing.assert_array_equal(rgb_from_compressed(png), rgb)
-    jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, 98])[1]
-    np.testing.assert_allclose(rgb_from_compressed(jpeg).astype(int), rgb, atol=12)
-    grey_png = cv2.imencode('.png', gray)[1]
-    np.testing.assert_array_equal(rgb_from_compressed(grey_png), np.dstack([gray] * 3))
-
-
-@pytest.mark.parametrize('extension', ['.jpg', '.png'])
-@pytest.mark.parametrize('pattern', BAYER)
-def test_a_mosaic_in_a_compressed_image_is_one_still(pattern, extension):
-    colour = {'R': 200, 'G': 120, 'B': 30}
-    first, second, third, fourth = (colour[letter] for letter in BAYER[pattern])
-    mosaic = np.tile(np.array([[first, second], [third, fourth]], np.uint8), (16, 20))
-    data = cv2.imencode(extension, mosaic, [cv2.IMWRITE_JPEG_QUALITY, 100])[1]
-    kind = extension[1:].replace('jpg', 'jpeg')
-    for form in (f'bayer_{pattern}8; {kind} compressed ', f'bayer_{pattern}8;{kind} compressed'):
-        rgb = rgb_from_compressed(data, form=form)
-        np.testing.assert_allclose(rgb, np.broadcast_to([200, 120, 30], rgb.shape), atol=5)
-    grey = np.repeat(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)[..., None], 3, 2)
-    for form in (
-        kind,
-        '',
-        f'mono8; {kind} compressed ',
-        f'bayer_{pattern}8; {kind} compressed mono8',
-    ):
-        np.testing.assert_array_equal(rgb_from_compressed(data, form=form), grey)
-    made = cv2.imencode(extension, picture()[..., ::-1])[1]
-    form = f'bayer_{pattern}8; {kind} compressed bgr8'  # a picture that was made of a mosaic
-    np.testing.assert_array_equal(
-        rgb_from_compressed(made, form=form), rgb_from_compressed(made, form=kind)
-    )
-
-
-def test_a_mosaic_of_16_bit_in_a_png_is_one_still():
-    first, second, third, fourth = 3200, 1920, 1920, 480
-    mosaic = np.tile(np.array([[first, second], [third, fourth]], np.uint16), (8, 9))
-    png = cv2.imencode('.png', mosaic)[1]
-    form = 'bayer_rggb16; png compressed '
-    rgb = rgb_from_compressed(png, form=form, bit_depth=BitDepth(12))
-    np.testing.assert_array_equal(rgb, np.broadcast_to([200, 120, 30], rgb.shape))
-    with pytest.raises(ValueError, match="expected the encoding 'bayer_rggb16'"):
-        rgb_from_compressed(png, form=form.upper())
-
-
-@pytest.mark.parametrize('orientation', range(1, 9))
-def test_exif_turns_files_and_no_topics(orientation):
-    rgb = picture()
-    plain = cv2.imencode('.jpg', rgb[..., ::-1])[1].tobytes()
-    turned = with_orientation(plain, orientation)
-    unturned = rgb_from_compressed(plain)
-    np.testing.assert_array_equal(
-        rgb_from_compressed(turned, form='rgb8; jpeg compressed bgr8'), unturned
-    )
-    expected = {
-        1: unturned,
-        2: unturned[:, ::-1],
-        3: unturned[::-1, ::-1],
-        4: unturned[::-1],
-        5: unturned.transpose(1, 0, 2),
-        6: unturned.transpose(1, 0, 2)[:, ::-1],
-        7: unturned.transpose(1, 0, 2)[::-1, ::-1],
-        8: unturned.transpose(1, 0, 2)[::-1],
-    }[orientation]
-    np.testing.assert_array_equal(rgb_from_file(turned), expected)
-
-
-def test_what_a_message_says_of_itself_tells_whether_it_is_a_picture():
-    for encoding, is_one in (('rgb8', True), ('h264', True), ('16UC1', False), ('8UC3', True)):
-        assert carries_picture(SimpleNamespace(encoding=encoding)) == is_one
-    for form, is_one in (
-        ('jpeg', True),
-        ('', True),
-        ('rgb8; jpeg compressed bgr8', True),
-        ('8UC1; png compressed ', True),
-        ('16UC1; png compressed ', False),
-        ('32FC1; compressedDepth', False),
-        ('; compressedDepth', False),
-        ('16UC1;compressedDepth rvl', False),
-    ):
-        assert carries_picture(SimpleNamespace(format=form)) == is_one
-
-
-@pytest.mark.parametrize('extension', ['.jpg', '.png'])
-@pytest.mark.parametrize('keep', [0, 1, 3, 20, 0.5, 0.95])
-def test_a_broken_picture_is_refused_in_words(extension, keep):
-    whole = cv2.imencode(extension, picture())[1].tobytes()
-    size = keep if isinstance(keep, int) else int(len(whole) * keep)
-    with pytest.raises(ValueError, match='expected a whole'):
-        rgb_from_compressed(whole[:size])
-
-
-def test_a_picture_that_claims_too_many_pixels_is_refused_before_decoding():
-    png = bytearray(cv2.imencode('.png', picture())[1].tobytes())
-    png[16:24] = (20_000).to_bytes(4, 'big') * 2
-    jpeg = bytearray(cv2.imencode('.jpg', picture())[1].tobytes())
-    frame = jpeg.find(b'\xff\xc0')
-    jpeg[frame + 5 : frame + 9] = (50_000).to_bytes(2, 'big') * 2
-    for data in (png, jpeg):
-        with pytest.raises(ValueError, match=f'at most {MAX_PIXELS} pixels'):
-            rgb_from_compressed(data)
-
-
-@hypothesis.settings(deadline=None, max_examples=300)
-@hypothesis.given(
-    st.binary(max_size=60), st.sampled_from([b'', b'\xff\xd8', b'\x89PNG\r\n\x1a\n'])
-)
-def test_no_bytes_give_anything_but_a_picture_or_a_valueerror(data, start):
-    with contextlib.suppress(ValueError):
-        assert rgb_from_compressed(start + data).ndim == 3
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'bgr8'])
