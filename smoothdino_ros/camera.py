@@ -26,6 +26,7 @@ from smoothdino_ros.diagnostics import Tracking, camera_status
 from smoothdino_ros.inference_worker import CameraCounts, Waiting
 from smoothdino_ros.parameters import NodeParameters
 from smoothdino_ros.point_cloud import point_cloud_message
+from smoothdino_ros.scale_anchors import ScaleAnchors
 from smoothdino_ros.topics import WatchedSubscription, watched_publisher
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Camera:
         self._depth_info = watched_publisher(node, CameraInfo, f'{prefix}depth/camera_info')
         self._points = watched_publisher(node, PointCloud2, f'{prefix}depth/points')
         self._color = watched_publisher(node, Image, f'{prefix}depth/image_color')
+        self._anchors = ScaleAnchors(node, prefix, settings.anchors)
         self._inputs: list[WatchedSubscription] = []  # camera_info and, while wanted, images
         self._subscribe_to_images: Callable[[], None] = lambda: None
         self._wanted_s = 0.0  # when last
@@ -62,11 +64,12 @@ class Camera:
         self._calibration = Calibration()  # of the frame in work
         self._said: set[str] = set()
         self._bit_depth = self._new_bit_depth()
-        self._tracking = Tracking()
+        self._tracking = Tracking(anchors=self._anchors.values())
         self._judged_from = self._judged = CameraCounts()
 
     def subscribe(self, on_image: Callable[[Image | CompressedImage], None]) -> None:
-        self._tracking, self._infos = Tracking(), ()
+        self._anchors.forget()
+        self._tracking, self._infos = Tracking(anchors=self._anchors.values()), ()
         self._judged_from = self._judged = CameraCounts()
         self._info_due_s, self._bit_depth = None, self._new_bit_depth()
         self._compressed.dropped = 0
@@ -115,6 +118,7 @@ class Camera:
     def destroy(self) -> None:
         self.unsubscribe()
         self._compressed.destroy()
+        self._anchors.destroy()
         for publisher in (self._depth, self._depth_info, self._points, self._color):
             self._node.destroy_lifecycle_publisher(publisher)
 
@@ -143,8 +147,10 @@ class Camera:
         outputs = [self._depth, self._depth_info]
         outputs += [self._points] if p.publish_points else []
         outputs += [self._color] if p.publish_color else []
-        return self._compressed.wanted() or any(
-            one.get_subscription_count() > 0 for one in outputs
+        return (
+            any(one.get_subscription_count() > 0 for one in outputs)
+            or self._compressed.wanted()
+            or self._anchors.wanted()
         )
 
     def status(self, name: str, counts: CameraCounts, *, enabled: bool) -> DiagnosticStatus:
@@ -169,9 +175,9 @@ class Camera:
         """Whether an image may be worked on.
 
         The first one waits for a camera_info that somebody publishes, but not for long: without
-        it, depth would begin at the scale of another camera and jump to that of this one.
+        it, depth would begin at the scale of another camera, or without its anchors, and jump.
         """
-        if self._infos or not self.settings.focal_correction:
+        if self._infos or not (self.settings.focal_correction or self.settings.anchors):
             return True
         return self._info_due_s is not None and monotonic() >= self._info_due_s
 
@@ -192,6 +198,7 @@ class Camera:
             frame_id=waiting.message.header.frame_id,
             skipped_ns=waiting.skipped_ns,
             focal=focal,
+            anchors=self._anchors.of(self._calibration, self.settings),
         )
 
     def kind(self, frame: CameraFrame) -> tuple[int, ...]:
@@ -228,6 +235,9 @@ class Camera:
             self._color.publish(
                 conversions.rgb_message(depth_colors(result.depth_m, **range_m), header)
             )
+        contradiction = self._anchors.follow(header, waiting.stamp_ns, result, p)
+        if contradiction and not self._tracking.contradiction:  # once, until it is over
+            self._node.get_logger().warning(self._of + contradiction)
         self._tracking = Tracking(
             resets=self._tracking.resets + (result.reset is not None),
             last_reset=result.reset or self._tracking.last_reset,
@@ -237,6 +247,8 @@ class Camera:
             uncalibrated=calibration.fault,
             frame_id=header.frame_id[:80],
             compressed_dropped=self._compressed.dropped,
+            anchors=self._anchors.values(),
+            contradiction=contradiction,
         )
 
     def _on_info(self, message: CameraInfo) -> None:

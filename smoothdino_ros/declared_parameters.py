@@ -22,7 +22,8 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from smoothdino_ros.parameters import FIELDS, NodeParameters, checked, from_values
+from smoothdino_ros.parameter_field import checked
+from smoothdino_ros.parameters import FIELDS, NodeParameters, from_values
 
 _QOS = 'qos_overrides.'  # how the names of the parameters for a topic's QoS begin
 _TYPES = {

@@ -245,6 +245,7 @@ class DepthNode(LifecycleNode):
         p, self._configured = now.settings, now
         self._diagnostics_timer.timer_period_ns = int(p.diagnostics_period_s * 1e9)
         now.pipeline.max_gap_s = p.max_gap_s
+        now.pipeline.scale_range = (p.scale_min, p.scale_max)
         for camera in now.cameras.values():
             camera.settings = p
         if now.worker is not None:

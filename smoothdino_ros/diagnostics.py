@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,9 @@ class Tracking:
 
     scale is what the model's depth was multiplied by for the focal length; uncalibrated says why
     that could not be known, empty where it could. compressed_dropped are the depth maps that
-    depth/image/compressedDepth left out for later ones.
+    depth/image/compressedDepth left out for later ones. anchors are the values of what tells the
+    scale besides, and contradiction, where it is not empty, says which of them does not agree with
+    the network.
     """
 
     resets: int = 0
@@ -43,6 +45,8 @@ class Tracking:
     uncalibrated: str = ''
     frame_id: str = ''
     compressed_dropped: int = 0
+    anchors: Mapping[str, str] = field(default_factory=dict)
+    contradiction: str = ''
 
 
 def node_status(
@@ -98,6 +102,8 @@ def camera_status(
     if level == DiagnosticStatus.OK and wanted and focal_correction and tracking.uncalibrated:
         level = DiagnosticStatus.WARN
         message = f'Depth is not scaled by the focal length: {tracking.uncalibrated}'
+    elif level == DiagnosticStatus.OK and wanted and tracking.contradiction:
+        level, message = DiagnosticStatus.WARN, tracking.contradiction
     if subscribed_s is None:
         level = DiagnosticStatus.OK
         message = 'Images are not subscribed to: nobody subscribes to their depth.'
@@ -128,6 +134,7 @@ def camera_status(
         'shift [px]': '{:.2f}, {:.2f}'.format(*tracking.shift_px),
         'confidence': f'{tracking.confidence:.3f}',
         'focal length scale': f'{tracking.scale:.3f}',
+        **tracking.anchors,
     }
     return _status(name, tracking.frame_id, level, message, values)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 from smoothdino_model.engines.names import ENGINES, PRECISIONS
+from smoothdino_ros.parameter_field import check_within, parameter, typed, wrong
 
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
 COMPRESSED_DEPTH_FORMATS = ('png', 'rvl')
+SCALE_ANCHORS = ('floor',)
 
 _LONGEST_16UC1_M = 65.535  # the last millimetre that 16 bits hold
 
@@ -25,166 +26,180 @@ _HELD = 'because what is white is held from the first image on'
 _START = 'because it says what happens at the start'
 
 
-def _parameter(
-    default: Any,
-    description: str,
-    *,
-    within: tuple[float, float] | None = None,
-    fixed: str = '',
-) -> Any:
-    """A dataclass field; fixed says why it cannot change while the node is configured.
-
-    within is the least and the most that a number may be.
-    """
-    metadata = {'description': description, 'within': within, 'fixed': fixed}
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
 class NodeParameters:
     """Checked values of every parameter. Raises ValueError, one sentence, on a wrong one."""
 
-    model: str = _parameter(
+    model: str = parameter(
         'facebook/dpt-dinov2-small-nyu',
         'Depth model: a Hugging Face id, a directory, or smoothdino-small (the bundled one).',
         fixed=_NETWORK,
     )
-    adapter: str = _parameter(
+    adapter: str = parameter(
         '',
         'Temporal adapter: a directory, a file, a published .pth, or none; '
         'empty takes the one that lies with the model.',
         fixed=_NETWORK,
     )
-    memory: int = _parameter(
+    memory: int = parameter(
         2,
         'Past frames whose features depth is steadied over where no adapter is: 0 (none) to 16.',
         within=(0, 16),
         fixed=_NETWORK,
     )
-    engine: str = _parameter(
+    engine: str = parameter(
         'auto',
         'What runs the network: auto, torch, onnxruntime, onnxruntime:openvino or '
         'onnxruntime:tensorrt; auto takes what suits the device.',
         fixed=_NETWORK,
     )
-    device: str = _parameter(
+    device: str = parameter(
         'auto',
         'Where the network runs: auto (cuda where there is one, else cpu), cpu, cuda, '
         'cuda:<index> or mps.',
         fixed=_NETWORK,
     )
-    precision: str = _parameter(
+    precision: str = parameter(
         'auto',
         'Arithmetic of the network: auto, fp32, bf16 or fp16; auto suits the device.',
         fixed=_NETWORK,
     )
-    input_height: int = _parameter(
+    input_height: int = parameter(
         0,
         'Height in pixels at which the network sees the image: 0 (what the checkpoint asks for, '
         "else the camera's own) or 14 to 4320.",
         within=(0, 4320),
         fixed=_NETWORK,
     )
-    cameras: tuple[str, ...] = _parameter(
+    cameras: tuple[str, ...] = parameter(
         (),
         'Names of the cameras, each a prefix of its topics (front/image, front/depth/image, ...); '
         'empty means one camera without a prefix.',
         fixed=_TOPICS,
     )
-    image_transport: str = _parameter(
+    image_transport: str = parameter(
         'raw',
         'raw (Image on image) or compressed (CompressedImage on image/compressed).',
         fixed=_TOPICS,
     )
-    bit_depth: int = _parameter(
+    bit_depth: int = parameter(
         0,
         'Bits of the camera in 16-bit images, the most of which is white: 0 (the fewest of 8, 10, '
         '12, 14 and 16 that hold the brightest pixel so far) or 8 to 16.',
         within=(0, 16),
         fixed=_HELD,
     )
-    depth_encoding: str = _parameter(
+    depth_encoding: str = parameter(
         '32FC1',
         '32FC1 (metres; NaN invalid, -Inf too close, +Inf too far) or '
         '16UC1 (millimetres, 0 for all of these).',
     )
-    compressed_depth_format: str = _parameter(
+    compressed_depth_format: str = parameter(
         'png', 'How depth/image/compressedDepth is packed: png or rvl.'
     )
-    compressed_depth_png_level: int = _parameter(
+    compressed_depth_png_level: int = parameter(
         1, 'Level of png in depth/image/compressedDepth: 0 (fast) to 9 (small).', within=(0, 9)
     )
-    min_depth_m: float = _parameter(
+    min_depth_m: float = parameter(
         0.1,
         'Depth in metres below which a pixel counts as too close: 0 to 1000.',
         within=(0.0, 1000.0),
     )
-    max_depth_m: float = _parameter(
+    max_depth_m: float = parameter(
         10.0,
         'Depth in metres beyond which a pixel counts as too far: more than min_depth_m; '
         'at most 1000, with 16UC1 65.535.',
         within=(0.0, 1000.0),
     )
-    focal_correction: bool = _parameter(
+    focal_correction: bool = parameter(
         True,
         'Whether depth is scaled by the focal length of the camera (its camera_info) over that of '
         'the camera which the model was trained with.',
     )
-    publish_points: bool = _parameter(
+    scale_anchor: str = parameter(
+        'none',
+        'What else tells the scale of depth: none, or floor (the height and tilt of the camera '
+        'are known).',
+        fixed=_TOPICS,
+    )
+    camera_height_m: float = parameter(
+        0.0,
+        'Metres from the floor to the middle of the lens: 0 (not known) or 0.02 to 100.',
+        within=(0.0, 100.0),
+    )
+    camera_pitch_deg: float = parameter(
+        0.0, 'Degrees by which the camera looks down: -90 to 90.', within=(-90.0, 90.0)
+    )
+    camera_roll_deg: float = parameter(
+        0.0, 'Degrees by which the camera leans to its right: -90 to 90.', within=(-90.0, 90.0)
+    )
+    scale_min: float = parameter(
+        0.25, 'The least that an anchor may multiply depth by: 0.01 to 1.', within=(0.01, 1.0)
+    )
+    scale_max: float = parameter(
+        4.0, 'The most that an anchor may multiply depth by: 1 to 100.', within=(1.0, 100.0)
+    )
+    scale_warn: float = parameter(
+        1.5,
+        'The factor by which an anchor may contradict the network before a warning: 0 (none is '
+        'given) or 1.01 to 100.',
+        within=(0.0, 100.0),
+    )
+    publish_points: bool = parameter(
         True, 'Whether depth/points is published to those who subscribe to it.'
     )
-    points_stride: int = _parameter(
+    points_stride: int = parameter(
         1, 'Every how many-th row and column of pixels becomes points: 1 to 64.', within=(1, 64)
     )
-    points_max_range_m: float = _parameter(
+    points_max_range_m: float = parameter(
         0.0,
         'Distance in metres from the camera up to which there are points: 0 (no limit) to 1000.',
         within=(0.0, 1000.0),
     )
-    points_voxel_m: float = _parameter(
+    points_voxel_m: float = parameter(
         0.0,
         'Edge in metres of the cubes in each of which one point is kept: 0 (all points are) or '
         '0.01 to 10.',
         within=(0.0, 10.0),
     )
-    publish_color: bool = _parameter(
+    publish_color: bool = parameter(
         True, 'Whether depth/image_color is published to those who subscribe to it.'
     )
-    max_rate_hz: float = _parameter(
+    max_rate_hz: float = parameter(
         0.0,
         'Most frames per second taken from each camera: 0 (no limit) to 1000; '
         'frames that come sooner are dropped.',
         within=(0.0, 1000.0),
     )
-    max_latency_s: float = _parameter(
+    max_latency_s: float = parameter(
         0.0,
         'Longest time in seconds from the receipt of an image to its depth: 0 (no limit) to 60; '
         'what would come later is dropped and counted as overdue.',
         within=(0.0, 60.0),
     )
-    unsubscribe_after_s: float = _parameter(
+    unsubscribe_after_s: float = parameter(
         10.0,
         'Seconds without a subscriber to any output after which the images of a camera are no '
         'longer subscribed to, until there is one again: 0 (never) to 3600.',
         within=(0.0, 3600.0),
     )
-    temporal: bool = _parameter(
+    temporal: bool = parameter(
         True,
         'Whether the previous frames help (true) or each frame stands alone (false).',
         fixed=_NETWORK,
     )
-    max_gap_s: float = _parameter(
+    max_gap_s: float = parameter(
         1.0,
         'Longest time in seconds between two frames, as they arrive, over which the previous '
         'ones are still of use: 0.001 to 600.',
         within=(0.001, 600.0),
     )
-    diagnostics_period_s: float = _parameter(
+    diagnostics_period_s: float = parameter(
         1.0,
         'Seconds from one message on /diagnostics to the next: 0.1 to 60.',
         within=(0.1, 60.0),
     )
-    autostart: bool = _parameter(
+    autostart: bool = parameter(
         True, 'Whether the node configures and activates itself when it starts.', fixed=_START
     )
 
@@ -208,7 +223,7 @@ class NodeParameters:
             'different names of letters, digits and underscores, each starting with a letter',
         )
         for f in fields(self):
-            _check_within(f, getattr(self, f.name))
+            check_within(f, getattr(self, f.name))
         limit = _LONGEST_16UC1_M if self.depth_encoding == '16UC1' else math.inf
         _check(
             self,
@@ -219,6 +234,25 @@ class NodeParameters:
         )
         edge_m = self.points_voxel_m
         _check(self, 'points_voxel_m', edge_m == 0 or edge_m >= 0.01, '0 or 0.01 to 10')
+        _check(
+            self, 'scale_warn', self.scale_warn == 0 or self.scale_warn >= 1.01, '0 or 1.01 to 100'
+        )
+        self._check_anchors()
+
+    def _check_anchors(self) -> None:
+        anchors, height_m = self.anchors, self.camera_height_m
+        known = len(set(anchors)) == len(anchors) and set(anchors) <= set(SCALE_ANCHORS)
+        _check(self, 'scale_anchor', known, f'none or {" or ".join(SCALE_ANCHORS)}')
+        words = '0.02 to 100, the metres from the floor to the middle of the lens'
+        if 'floor' in anchors:
+            words += ', which the floor as scale_anchor needs'
+        needless = height_m == 0 and 'floor' not in anchors
+        _check(self, 'camera_height_m', needless or height_m >= 0.02, words)
+
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """The names of what tells the scale besides the network."""
+        return () if self.scale_anchor == 'none' else tuple(self.scale_anchor.split('+'))
 
     @property
     def prefixes(self) -> dict[str, str]:
@@ -231,7 +265,7 @@ FIELDS = {f.name: f for f in fields(NodeParameters)}
 
 def from_values(values: Mapping[str, object]) -> NodeParameters:
     """The checked parameters; raises ValueError, one sentence, on a wrong type or range."""
-    return NodeParameters(**{name: _typed(f, values[name]) for name, f in FIELDS.items()})
+    return NodeParameters(**{name: typed(f, values[name]) for name, f in FIELDS.items()})
 
 
 def changed(current: NodeParameters, changes: Mapping[str, object]) -> NodeParameters:
@@ -241,7 +275,7 @@ def changed(current: NodeParameters, changes: Mapping[str, object]) -> NodeParam
     one that is fixed while the node is configured.
     """
     ours = {name: f for name, f in FIELDS.items() if name in changes}
-    new = replace(current, **{name: _typed(f, changes[name]) for name, f in ours.items()})
+    new = replace(current, **{name: typed(f, changes[name]) for name, f in ours.items()})
     for name, f in ours.items():
         if f.metadata['fixed'] and getattr(new, name) != getattr(current, name):
             raise ValueError(
@@ -251,49 +285,11 @@ def changed(current: NodeParameters, changes: Mapping[str, object]) -> NodeParam
     return new
 
 
-def checked(f: Field[Any], value: object) -> Any:
-    """The value by itself as the type of the field's default; raises ValueError, one sentence."""
-    right = _typed(f, value)
-    _check_within(f, right)
-    return right
-
-
-def _typed(f: Field[Any], value: object) -> Any:
-    """The value as the type of the field's default; an integer will do for a float."""
-    if isinstance(f.default, tuple):
-        if value is None:  # what a params file with an empty list leaves behind
-            return ()
-        if not isinstance(value, str | bytes) and isinstance(value, Iterable):
-            names = tuple(value)
-            if all(isinstance(name, str) for name in names):
-                return () if names == ('',) else names  # ['']: empty on a command line
-        raise _wrong(f.name, value, 'a list of names')
-    wanted = type(f.default)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not wanted:
-        words = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'a text'}
-        raise _wrong(f.name, value, words[wanted])
-    return value
-
-
-def _check_within(f: Field[Any], value: Any) -> None:
-    if f.metadata['within']:
-        least, most = f.metadata['within']
-        if not least <= value <= most:
-            raise _wrong(f.name, value, f'{least:g} to {most:g}')
-
-
 def _check(parameters: NodeParameters, name: str, holds: bool, expected: str) -> None:
     if not holds:
-        raise _wrong(name, getattr(parameters, name), expected)
+        raise wrong(name, getattr(parameters, name), expected)
 
 
 def _check_choice(parameters: NodeParameters, name: str, choices: tuple[str, ...]) -> None:
     words = ', '.join(choices[:-1]) + f' or {choices[-1]}'
     _check(parameters, name, getattr(parameters, name) in choices, words)
-
-
-def _wrong(name: str, value: object, expected: str) -> ValueError:
-    shown = list(value) if isinstance(value, tuple) else value
-    return ValueError(f'Parameter {name}: expected {expected}, got {shown!r}.')

@@ -42,6 +42,7 @@ ROS = {
     'builtin_interfaces',
     'cv_bridge',
     'diagnostic_msgs',
+    'geometry_msgs',
     'launch',
     'launch_ros',
     'launch_testing',

@@ -67,6 +67,17 @@ def test_an_integer_will_do_for_a_number_and_nothing_else_is_converted():
         ('points_voxel_m', float('nan')),
         ('publish_points', 1),
         ('focal_correction', 'yes'),
+        ('scale_anchor', 'sky'),
+        ('scale_anchor', ''),
+        ('scale_anchor', 'floor+floor'),
+        ('camera_height_m', 0.001),
+        ('camera_height_m', float('nan')),
+        ('camera_pitch_deg', 91.0),
+        ('camera_roll_deg', -91.0),
+        ('scale_min', 0.0),
+        ('scale_min', 1.5),
+        ('scale_max', 0.9),
+        ('scale_warn', 1.0),
         ('max_gap_s', float('nan')),
         ('temporal', 1),
         ('diagnostics_period_s', 0.0),
@@ -88,6 +99,15 @@ def test_16uc1_ends_where_its_millimetres_do():
     from_values(DEFAULTS | {'depth_encoding': '16UC1', 'max_depth_m': 65.5})
     with pytest.raises(ValueError, match=r'65\.535'):
         from_values(DEFAULTS | {'depth_encoding': '16UC1', 'max_depth_m': 66})
+
+
+def test_a_floor_needs_the_height_of_the_camera_over_it():
+    with pytest.raises(ValueError, match=r'camera_height_m: expected .*lens.*floor.*, got 0'):
+        from_values(DEFAULTS | {'scale_anchor': 'floor'})
+    assert from_values(DEFAULTS | {'scale_anchor': 'floor', 'camera_height_m': 1}).anchors == (
+        'floor',
+    )
+    assert not NodeParameters().anchors
 
 
 @pytest.mark.parametrize('empty', [[], [''], None])
@@ -117,6 +137,8 @@ def test_what_can_change_while_configured():
         *('compressed_depth_format', 'compressed_depth_png_level'),
         *('points_max_range_m', 'points_voxel_m'),
         'unsubscribe_after_s',
+        *('camera_height_m', 'camera_pitch_deg', 'camera_roll_deg'),
+        *('scale_min', 'scale_max', 'scale_warn'),
     }
 
 

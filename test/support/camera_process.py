@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument('--prefix', default='')
     parser.add_argument('--start-ns', type=int, default=1_000_000_000)
     parser.add_argument('--period-ns', type=int, default=33_333_333)
+    parser.add_argument('--focal-px', type=float, default=500.0)
     parser.add_argument('--laps', type=int, default=1)
     parser.add_argument('--answer-within-s', type=float, default=5.0)
     parser.add_argument('--compressed', action='store_true')
@@ -53,7 +54,7 @@ def main() -> int:
                 for message in garbage(kind):
                     images.publish(message)
                     time.sleep(0.05)
-            info = camera_info(rgb)
+            info = camera_info(rgb, options.focal_px)
             stamp_ns = options.start_ns + i * options.period_ns
             info.header.stamp.sec, info.header.stamp.nanosec = divmod(stamp_ns, 10**9)
             infos.publish(info)
@@ -82,12 +83,13 @@ def picture(kind, rgb: np.ndarray, header):
     )
 
 
-def camera_info(rgb: np.ndarray) -> CameraInfo:
+def camera_info(rgb: np.ndarray, focal_px: float = 500.0) -> CameraInfo:
     height, width = rgb.shape[:2]
     info = CameraInfo(height=height, width=width)
     info.header.frame_id = 'camera_optical_frame'
-    info.k = [500.0, 0.0, width / 2, 0.0, 500.0, height / 2, 0.0, 0.0, 1.0]
-    info.p = [500.0, 0.0, width / 2, 0.0, 0.0, 500.0, height / 2, 0.0, 0.0, 0.0, 1.0, 0.0]
+    f, cx, cy = focal_px, width / 2, height / 2
+    info.k = [f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0]
+    info.p = [f, 0.0, cx, 0.0, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
     return info
 
 

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What anchors the scale of a camera's depth: made for each frame, told of and judged after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from geometry_msgs.msg import Vector3, Vector3Stamped
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
+
+from smoothdino_model.recordings.calibration import Calibration
+from smoothdino_model.scale.floor import floor_of_tilt, floor_scale
+from smoothdino_model.scale.measurement import Measurement
+from smoothdino_ros.anchor_watch import AnchorWatch
+from smoothdino_ros.parameters import NodeParameters
+from smoothdino_ros.topics import watched_publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from smoothdino_model.pipeline import DepthResult
+
+    Anchor = Callable[[np.ndarray], Measurement]
+
+
+class ScaleAnchors:
+    """The anchors of a camera, and the topic that tells of its scale; without any it does nothing.
+
+    `of` and `follow` are for the worker's thread, the rest for the executor's.
+    """
+
+    def __init__(self, node: LifecycleNode, prefix: str, anchors: tuple[str, ...]) -> None:
+        self._node = node
+        self._names = anchors
+        self._scale = (
+            watched_publisher(node, Vector3Stamped, f'{prefix}depth/scale') if anchors else None
+        )
+        self._watch = AnchorWatch(anchors)
+
+    def forget(self) -> None:
+        self._watch = AnchorWatch(self._names)
+
+    def destroy(self) -> None:
+        if self._scale:
+            self._node.destroy_lifecycle_publisher(self._scale)
+
+    def wanted(self) -> bool:
+        return self._scale is not None and self._scale.get_subscription_count() > 0
+
+    def values(self) -> Mapping[str, str]:
+        """What the anchors have said, for /diagnostics."""
+        return self._watch.values() if self._names else {}
+
+    def of(self, calibration: Calibration, settings: NodeParameters) -> dict[str, Anchor]:
+        """Give the anchors of a frame by their names; each says itself why it can say nothing."""
+        camera = calibration.intrinsics
+        if camera is None or not self._names:
+            return {name: partial(_silent, calibration.fault) for name in self._names}
+        p = settings
+        floor = floor_of_tilt(p.camera_height_m, p.camera_pitch_deg, p.camera_roll_deg)
+        return {'floor': partial(floor_scale, camera=camera, floor=floor)}
+
+    def follow(
+        self, header: Header, stamp_ns: int, result: DepthResult, settings: NodeParameters
+    ) -> str:
+        """Tell of a frame's scale; say which anchor has contradicted the network, '' for none."""
+        if result.reset is not None:
+            self.forget()
+        lasting = self._watch.see(stamp_ns, result, most=settings.scale_warn)
+        if self._scale and self.wanted():
+            state = result.anchored
+            self._scale.publish(
+                Vector3Stamped(
+                    header=header,
+                    vector=Vector3(
+                        x=result.anchor_scale,
+                        y=state.spread if state else np.inf,
+                        z=self._watch.age_s,
+                    ),
+                )
+            )
+        return ' '.join(_contradiction(settings.camera_height_m, one) for one in lasting.values())
+
+
+def _contradiction(height_m: float, measured: Measurement) -> str:
+    return (
+        f'The floor contradicts the network: by camera_height_m the camera is {height_m:.2f} m '
+        f'over it, by the depth of the network {height_m / measured.scale:.2f} m. Measure from '
+        'the floor to the middle of the lens; if that is right, so is the depth, and scale_warn '
+        'may be raised.'
+    )
+
+
+def _silent(why: str, _: np.ndarray) -> Measurement:
+    return Measurement(why_none=why)
