@@ -40,10 +40,10 @@ from smoothdino_model.engines.choice import (
     chosen_device,
     chosen_engine,
     chosen_precision,
-    large_pages,
 )
 from smoothdino_model.engines.cuda_graph import TIMES_SEEN
 from smoothdino_model.engines.names import DeviceError
+from smoothdino_model.engines.process import large_pages
 from smoothdino_model.weights.checkpoint import load_model
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}

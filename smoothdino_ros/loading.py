@@ -7,6 +7,7 @@ import functools
 import gc
 from typing import TYPE_CHECKING
 
+from smoothdino_model.engines.process import large_pages, sleep_while_waiting, use_threads
 from smoothdino_ros.parameters import NodeParameters
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 def load_pipeline(p: NodeParameters) -> DepthPipeline:
     """Raises what DepthPipeline.from_pretrained does."""
-    return _imported().from_pretrained(
+    pipeline = _imported()
+    use_threads(p.threads)
+    return pipeline.from_pretrained(
         p.model,
         adapter=p.adapter or None,
         memory=p.memory,
@@ -36,12 +39,11 @@ def _imported() -> type[DepthPipeline]:
     again meanwhile, a tenth of the time, and for a third of a second, while all threads wait, in
     each full round later.
     """
+    sleep_while_waiting()
+    large_pages()
     gc.disable()
     try:
-        from smoothdino_model.engines.choice import large_pages
         from smoothdino_model.pipeline import DepthPipeline
-
-        large_pages()
     finally:
         gc.freeze()
         gc.enable()

@@ -64,6 +64,13 @@ class NodeParameters:
         'Arithmetic of the network: auto, fp32, bf16 or fp16; auto suits the device.',
         fixed=_NETWORK,
     )
+    threads: int = parameter(
+        0,
+        'Threads of the network on the CPU: 0 (as many as the cores that the process may use) '
+        'or 1 to 256.',
+        within=(0, 256),
+        fixed=_NETWORK,
+    )
     input_height: int = parameter(
         0,
         'Height in pixels at which the network sees the image: 0 (what the checkpoint asks for, '

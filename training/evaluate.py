@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from smoothdino_model.engines.choice import large_pages
+from smoothdino_model.engines.process import large_pages
 from smoothdino_model.network.memory import FRAMES
 from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.whole_files import write_whole

@@ -14,12 +14,14 @@ from typing import NoReturn
 
 # torch and transformers take seconds to import: each command does so when it needs them.
 from smoothdino_model.cli import bag, download, export, infer, info
+from smoothdino_model.engines.process import sleep_while_waiting
 
 _log = logging.getLogger('smoothdino_model.cli')
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and give the exit code."""
+    sleep_while_waiting()
     args = _parser().parse_args(argv)
     logging.basicConfig(format='smoothdino: %(message)s', level=logging.WARNING)
     level = logging.DEBUG if args.verbose else logging.INFO

@@ -23,6 +23,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add('--device', metavar='D', default='auto', help='auto, cpu, cuda, cuda:1, ...')
     add('--precision', metavar='P', default='auto', help='auto, fp32, bf16 or fp16')
+    add('--threads', metavar='N', type=int, default=0, help='on the CPU; by default one a core')
     add(
         '--memory',
         metavar='K',
@@ -85,11 +86,12 @@ def add_input_height(parser: argparse.ArgumentParser) -> None:
 
 
 def pipeline_of(args: argparse.Namespace) -> DepthPipeline:
-    from smoothdino_model.engines.choice import large_pages
+    from smoothdino_model.engines.process import large_pages, use_threads
     from smoothdino_model.pipeline import DepthPipeline
     from smoothdino_model.weights.hub import DEFAULT_MODEL
 
     large_pages()
+    use_threads(args.threads)
     args.model = args.model or DEFAULT_MODEL
     memory = {} if args.memory is None else {'memory': args.memory}
     return DepthPipeline.from_pretrained(

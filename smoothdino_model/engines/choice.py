@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -182,16 +181,6 @@ def _sharing_copy(model: SmoothDino) -> SmoothDino:
     }
     shared |= {id(one): one.detach() for one in model.buffers()}
     return copy.deepcopy(model, shared)
-
-
-def large_pages() -> None:
-    """Let this process have memory in large pages; to be called before its first large tensor.
-
-    Maps of the decoder are 100 MB. In pages of 4 KB, fetched anew for every one of them, enlarging
-    a map takes four times as long. It is a variable of the environment, which belongs to the
-    process: commands set it, imports do not.
-    """
-    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -208,6 +208,7 @@ def test_bad_arguments_give_exit_code_2_and_one_line(arguments, reason, tmp_path
         (['--model', 'missing/directory/of/it'], 'neither a directory'),
         (['--device', 'abacus'], "device 'abacus' is not available"),
         (['--precision', 'int3'], "got 'int3'"),
+        (['--threads', '-1'], 'threads: expected 0'),
         (['--adapter', 'missing.pth'], 'adapter missing.pth does not exist'),
         (['--input-height', '-5'], '-5'),
     ],

@@ -32,6 +32,8 @@ def test_an_integer_will_do_for_a_number_and_nothing_else_is_converted():
         ('engine', 'steam'),
         ('device', ''),
         ('precision', 'int3'),
+        ('threads', -1),
+        ('threads', 257),
         ('input_height', -14),
         ('input_height', 10**6),
         ('cameras', ['front', 'front']),
