@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -23,7 +23,7 @@ from smoothdino_model.engines.choice import (
 from smoothdino_model.engines.host_memory import HostMemory
 from smoothdino_model.network.memory import FRAMES
 from smoothdino_model.network.smoothdino import SmoothDino, Step
-from smoothdino_model.network.temporal_state import TemporalState
+from smoothdino_model.network.temporal_state import CameraState, TemporalState
 from smoothdino_model.scale.filter import ScaleState, filtered
 from smoothdino_model.scale.measurement import Measurement
 from smoothdino_model.weights.checkpoint import load_model
@@ -39,7 +39,7 @@ _MOST_FOCAL = 50.0  # widths: beyond, pixels are meant
 class _Memory:
     """What is kept of a camera: its states and the last frame's properties."""
 
-    state: TemporalState | None
+    state: CameraState | None
     anchored: ScaleState | None
     stamp_ns: int
     frame_id: str
@@ -171,7 +171,7 @@ class DepthPipeline:
                     anchored,
                 )
                 memories[camera] = _Memory(state, anchored, frame.stamp_ns, frame.frame_id, size)
-        self._memories |= memories
+        self._memories |= self._without_batch(set(self._memories) - set(frames)) | memories
         for camera in frames:
             self._reset_reasons.pop(camera, None)
         return {camera: results[camera] for camera in frames}
@@ -226,8 +226,8 @@ class DepthPipeline:
 
     @torch.inference_mode()
     def _run(
-        self, images: list[np.ndarray], states: Sequence[TemporalState | None]
-    ) -> tuple[np.ndarray, np.ndarray, Sequence[TemporalState | None]]:
+        self, images: list[np.ndarray], states: Sequence[CameraState | None]
+    ) -> tuple[np.ndarray, np.ndarray, Sequence[CameraState | None]]:
         """Give depth (B, H, W), motion (B, 3) as dx, dy, confidence, and the next states.
 
         Depth and motion are lent until the next call.
@@ -244,6 +244,15 @@ class DepthPipeline:
         motion = torch.cat((state.shift_px, state.confidence[:, None]), dim=1)
         depths_m, motions = self._host.download(depth_m, motion)
         return depths_m, motions, state.split()
+
+    @torch.inference_mode()
+    def _without_batch(self, cameras: Iterable[str]) -> dict[str, _Memory]:
+        """Give the memories of cameras that had no frame now, and keep no other camera's alive."""
+        memories = {camera: self._memories[camera] for camera in cameras}
+        return {
+            camera: replace(memory, state=None if memory.state is None else memory.state.alone)
+            for camera, memory in memories.items()
+        }
 
     def _open_network(self) -> Step:
         if self._network is None:

@@ -13,9 +13,10 @@ import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from smoothdino_model.engines.one_piece import in_one_piece, parts_of
 from smoothdino_model.network.smoothdino import Step
 from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.one_line import first_line
@@ -66,19 +68,25 @@ class GraphedStep:
     ) -> tuple[Tensor, TemporalState | None]:
         # Streams and graphs are those of the current device, whichever the tensors are on.
         with current(self._device):
-            shape = tuple(rgb.shape)
-            recorded = self._of_shape(shape, rgb)
             try:
-                if recorded is not None:
-                    try:
-                        return recorded(rgb, state)
-                    except RuntimeError as error:
-                        self._refuse(shape, f'its replay failed: {first_line(error)}')
-                return self._forward(rgb, state)
+                return self._answer(rgb, state)
             except torch.OutOfMemoryError as error:
                 _log.warning('giving up CUDA graphs for want of memory: %s', first_line(error))
-                self._give_up()
+            # Only here: an error that is being handled keeps what the step had made.
+            self._give_up()
             return self._forward(rgb, state)
+
+    def _answer(
+        self, rgb: Tensor, state: TemporalState | None
+    ) -> tuple[Tensor, TemporalState | None]:
+        shape = tuple(rgb.shape)
+        recorded = self._of_shape(shape, rgb)
+        if recorded is not None:
+            try:
+                return recorded(rgb, state)
+            except RuntimeError as error:
+                self._refuse(shape, f'its replay failed: {first_line(error)}')
+        return self._forward(rgb, state)
 
     @property
     def recorded_shapes(self) -> list[tuple[int, ...]]:
@@ -104,7 +112,7 @@ class GraphedStep:
             beside = next((step for step in self._recorded.values() if step is not None), None)
             recorded = self._capture(self._forward, rgb, beside)
             fault = self._fault_of(recorded, rgb)
-        except RuntimeError as error:  # what cannot be recorded, or no memory for it
+        except Exception as error:  # what cannot be recorded, no memory for it, another PyTorch
             fault = first_line(error)
         if fault:
             self._refuse(shape, fault)
@@ -147,35 +155,71 @@ class GraphedStep:
 
 
 class RecordedStep:
-    """One call of ``forward`` for one shape, recorded; frames and state are copied in and out.
+    """One call of ``forward`` for one shape, recorded by ``record``.
 
-    It shares the memory of ``beside``, which never runs at the same time.
+    Frames are copied to where the recording reads them, and what it wrote is copied from there:
+    the next replay writes to the same memory, and neither depth nor a state may change under
+    whoever keeps it. It shares the memory of ``beside``, which never runs at the same time.
     """
 
-    def __init__(self, forward: Step, rgb: Tensor, beside: RecordedStep | None) -> None:
-        self._rgb = rgb.clone()
-        _, state = forward(self._rgb, None)
-        self._state = None if state is None else state.each(torch.zeros_like)
-        self._recording: Recording[tuple[Tensor, TemporalState | None]] = Recording(
-            lambda: forward(self._rgb, self._state),
-            rgb.device,
-            None if beside is None else beside._recording,
+    def __init__(
+        self,
+        forward: Step,
+        rgb: Tensor,
+        beside: RecordedStep | None,
+        record: Callable[..., Recording[Sequence[Tensor]]] | None = None,
+    ) -> None:
+        frame = self._frame = rgb.clone()
+        _, first_state = forward(frame, None)
+        states = self._states = None if first_state is None else StatePlace(first_state)
+
+        def work() -> Sequence[Tensor]:
+            depth_m, state = forward(frame, None if states is None else states.state)
+            return (depth_m,) if state is None else (depth_m, *state.tensors)
+
+        self._recording: Recording[Sequence[Tensor]] = (record or Recording)(
+            work, rgb.device, None if beside is None else beside._recording
         )
-        self._depth_m, self._next_state = self._recording.made
 
     def __call__(
         self, rgb: Tensor, state: TemporalState | None
     ) -> tuple[Tensor, TemporalState | None]:
-        self._rgb.copy_(rgb)
-        if self._state is not None and state is None:
-            self._state.valid.zero_()
-        elif self._state is not None and state is not None:
-            for kept, came in zip(self._state.tensors, state.tensors, strict=True):
-                kept.copy_(came)
+        self._frame.copy_(rgb)
+        if self._states is not None:
+            self._states.put(state)
         self._recording.replay()
-        # Cloned: the next replay writes to the same memory.
-        next_state = self._next_state
-        return self._depth_m.clone(), None if next_state is None else next_state.each(torch.clone)
+        depth_m, *next_state = self._recording.made
+        return depth_m.clone(), None if self._states is None else self._states.given(next_state)
+
+
+class StatePlace:
+    """A place for states like ``like``, in one piece of memory; ``state`` is what lies there.
+
+    A state has a dozen tensors, and to start a dozen copies takes longer than to make them. In
+    one piece it takes one copy in and one out, whatever the number of cameras.
+    """
+
+    def __init__(self, like: TemporalState) -> None:
+        self._piece = torch.zeros_like(in_one_piece(like.tensors))
+        self.state = like.with_tensors(parts_of(self._piece, like.tensors))
+        self._pieces = WeakKeyDictionary[TemporalState, Tensor]()  # of states that were given
+
+    def put(self, state: TemporalState | None) -> None:
+        """Copy a state, of whatever origin, here; None is the one of cameras at their first."""
+        if state is None:
+            self._piece.zero_()  # and so not valid
+        elif state in self._pieces:
+            self._piece.copy_(self._pieces[state])
+        else:
+            for kept, came in zip(self.state.tensors, state.tensors, strict=True):
+                kept.copy_(came)
+
+    def given(self, tensors: Sequence[Tensor]) -> TemporalState:
+        """Give a state of copies of ``tensors``, which nothing writes to again."""
+        piece = in_one_piece(tensors)
+        state = self.state.with_tensors(parts_of(piece, tensors))
+        self._pieces[state] = piece
+        return state
 
 
 class Recording(Generic[Made]):

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smoothdino_model.engines.one_piece import in_one_piece, parts_of
+
 
 class HostMemory:
     """Brings pictures to a device, and what it made of them back.
@@ -35,18 +37,14 @@ class HostMemory:
         return piece.to(self._device, non_blocking=True)
 
     def download(self, *tensors: Tensor) -> list[np.ndarray]:
-        """Give tensors of 4-byte numbers as arrays, lent until the next call; in one copy."""
-        packed = torch.cat([tensor.flatten().view(torch.uint8) for tensor in tensors])
+        """Give tensors as arrays, lent until the next call; in one copy."""
+        packed = in_one_piece(tensors)
         piece = self._piece('down', packed.nbytes)
         on_cuda = self._device.type == 'cuda'
         piece.copy_(packed, non_blocking=on_cuda)
         if on_cuda:
             torch.cuda.current_stream(self._device).synchronize()
-        parts = piece.split([tensor.nbytes for tensor in tensors])
-        return [
-            part.view(tensor.dtype).view(tensor.shape).numpy()
-            for part, tensor in zip(parts, tensors, strict=True)
-        ]
+        return [part.numpy() for part in parts_of(piece, tensors)]
 
     def _piece(self, way: str, size: int) -> Tensor:
         if self._pieces[way].nbytes < size:

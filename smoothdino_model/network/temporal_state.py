@@ -64,20 +64,44 @@ class TemporalState:
         )
 
     @staticmethod
-    def join(states: Sequence[TemporalState | None]) -> TemporalState | None:
-        """Make one batch of single cameras' states; ``None`` stands for a first frame."""
-        there = next((state for state in states if state is not None), None)
-        if there is None or len(states) == 1:
-            return there
-        parts = [(there.forgotten if state is None else state).tensors for state in states]
-        return there.with_tensors([torch.cat(tensors) for tensors in zip(*parts, strict=True)])
+    def join(cameras: Sequence[CameraState | None]) -> TemporalState | None:
+        """Make one batch of cameras' states; ``None`` stands for a first frame.
 
-    def split(self) -> list[TemporalState]:
-        """Give the states of the single cameras, each a batch of one."""
-        if len(self.valid) == 1:
-            return [self]
-        # Cloned: a view would keep the whole batch alive for as long as one camera needs it.
-        return [
-            self.with_tensors([tensor[i : i + 1].clone() for tensor in self.tensors])
-            for i in range(len(self.valid))
-        ]
+        Cameras that are all of one batch, in its order, get it as it is: nothing is copied.
+        """
+        there = next((camera for camera in cameras if camera is not None), None)
+        if there is None:
+            return None
+        batch = there.batch
+        if [_place(camera) for camera in cameras] == [_place(camera) for camera in batch.split()]:
+            return batch
+        parts = [(there.cut.forgotten if one is None else one.cut).tensors for one in cameras]
+        return batch.with_tensors([torch.cat(tensors) for tensors in zip(*parts, strict=True)])
+
+    def split(self) -> list[CameraState]:
+        """Give the states of the single cameras."""
+        return [CameraState(self, row) for row in range(len(self.valid))]
+
+
+@dataclass(frozen=True, eq=False)
+class CameraState:
+    """The state of one camera, as a row of a batch's; it keeps the whole batch's alive."""
+
+    batch: TemporalState
+    row: int
+
+    @property
+    def cut(self) -> TemporalState:
+        """The row as a batch of one, which lies where the whole batch does."""
+        return self.batch.each(lambda tensor: tensor[self.row : self.row + 1])
+
+    @property
+    def alone(self) -> CameraState:
+        """The same without the rest of the batch."""
+        if len(self.batch.valid) == 1:
+            return self
+        return CameraState(self.cut.each(torch.clone), 0)
+
+
+def _place(camera: CameraState | None) -> tuple[int, int] | None:
+    return None if camera is None else (id(camera.batch), camera.row)

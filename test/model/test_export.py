@@ -15,7 +15,7 @@ from smoothdino_model.engines.choice import make_engine
 from smoothdino_model.engines.onnx_export import FILE_NAME
 from smoothdino_model.network.memory import FRAMES, recall
 from smoothdino_model.network.smoothdino import SmoothDino
-from smoothdino_model.network.temporal_state import TemporalState
+from smoothdino_model.network.temporal_state import CameraState, TemporalState
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_model
@@ -100,7 +100,7 @@ def test_state_and_depth_are_torchs_over_a_stream_that_cameras_join(cache, tiny_
         for k, engine in enumerate(engines):
             state = states[k]
             if i == 2:
-                state = TemporalState.join([state, None])
+                state = TemporalState.join([CameraState(state, 0), None])
             elif i == 4 and state is not None:
                 state = replace(state, valid=torch.tensor([False, True]))
             depth_m, states[k] = engine(rgb, state)

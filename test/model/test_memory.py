@@ -7,7 +7,7 @@ import torch
 from smoothdino_model.network.backbone import Content, DepthBackbone, Features
 from smoothdino_model.network.memory import blend, recall
 from smoothdino_model.network.smoothdino import SmoothDino
-from smoothdino_model.network.temporal_state import TemporalState
+from smoothdino_model.network.temporal_state import CameraState, TemporalState
 from smoothdino_model.room.sample_room import SampleRoom
 from support.tiny_networks import tiny_depth_anything, tiny_dpt
 
@@ -154,7 +154,7 @@ def test_cameras_in_a_batch_remember_each_for_itself():
         # The other camera begins two frames later.
         _, state = model(one[0])
         _, state = model(one[1], state)
-        states = [state, None]
+        states = [CameraState(state, 0), None]
         for t in range(2):
             depth_m, state = model(torch.cat((one[2 + t], other[t])), TemporalState.join(states))
             states = state.split()
