@@ -12,6 +12,7 @@ from rosbags.typesys import Stores, get_typestore
 
 PERIOD_NS = 40_000_000
 START_NS = 1_700_000_000_000_000_000
+COMPRESSED = '/cam/image_raw/compressed'
 K = [50.0, 0.0, 32.0, 0.0, 51.0, 24.0, 0.0, 0.0, 1.0]
 BAGS = ('sqlite3', 'mcap', 'ros1')
 
