@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,9 @@ def timed_depth_node(model: str, times_file: str) -> int:
 
 
 class Rig:
-    """Publishes pictures to both nodes and notes when their depth arrives."""
+    """Publishes pictures to nodes and notes when their depth arrives."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         import rclpy
         from rclpy.qos import QoSProfile
         from sensor_msgs.msg import Image
@@ -122,13 +122,13 @@ class Rig:
         rclpy.init(args=[])
         self._node = rclpy.create_node('rig')
         self._sent_s: dict[tuple[str, int], float] = {}
-        self.latencies_ms: dict[str, list[float]] = {name: [] for name in NODES}
+        self.latencies_ms: dict[str, list[float]] = {name: [] for name in names}
         rgb = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
         self._picture = Image(height=SIZE[0], width=SIZE[1], encoding='rgb8', step=SIZE[1] * 3)
         self._picture.data = rgb.tobytes()
         self._number = 0
         self._publishers = {}
-        for name in NODES:
+        for name in names:
             self._publishers[name] = self._node.create_publisher(
                 Image, f'{name}/image', QoSProfile(depth=10)
             )
@@ -221,7 +221,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             name: subprocess.Popen([*command, '--be', name, '--times', str(times)])
             for name in NODES
         }
-        rig = Rig()
+        rig = Rig(NODES)
         try:
             for name in NODES:
                 rig.wait_for(name)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from smoothdino_model.engines.names import PROVIDERS, DeviceError
 from smoothdino_model.engines.onnx_export import cached_export
+from smoothdino_model.engines.process import sleeps_while_waiting
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.one_line import first_line
@@ -91,8 +92,11 @@ class OnnxEngine:
         self._sessions.move_to_end(size)
         return self._sessions[size]
 
+    def _exported(self, size: tuple[int, int]) -> Path:
+        return cached_export(self._model, size=size, temporal=self._temporal)
+
     def _session(self, size: tuple[int, int]) -> Any:
-        path = cached_export(self._model, size=size, temporal=self._temporal)
+        path = self._exported(size)
         onnxruntime = onnxruntime_for(self._engine)
         provider = PROVIDERS[self._engine][self._device.type]
         providers = providers_with_options(
@@ -102,16 +106,26 @@ class OnnxEngine:
             # Beside the network, and made anew for another release.
             engines=path.parent / f'tensorrt_by_onnxruntime_{onnxruntime.__version__}',
         )
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = torch.get_num_threads()
-        settings.log_severity_level = 3  # errors: what it warns of is not the user's to change
-        session = onnxruntime.InferenceSession(path, settings, providers=providers)
+        session = onnxruntime.InferenceSession(
+            path, session_options(onnxruntime), providers=providers
+        )
         if provider not in session.get_providers():
             raise DeviceError(
                 f'engine {self._engine!r}: ONNX Runtime has {provider} and could not start it '
                 f"(is its library installed?); take engine 'torch'"
             )
         return session
+
+
+def session_options(onnxruntime: Any) -> Any:
+    """Give as many threads as torch has, which wait as torch's do."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry(
+        'session.intra_op.allow_spinning', '0' if sleeps_while_waiting() else '1'
+    )
+    options.log_severity_level = 3  # errors: what it warns of is not the user's to change
+    return options
 
 
 def providers_with_options(

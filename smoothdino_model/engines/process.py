@@ -28,6 +28,11 @@ def sleep_while_waiting() -> None:
         os.environ['OMP_WAIT_POLICY'] = 'passive'
 
 
+def sleeps_while_waiting() -> bool:
+    """Whether threads of this process that have nothing to do are to sleep."""
+    return os.environ.get('OMP_WAIT_POLICY', '').lower() == 'passive'
+
+
 def large_pages() -> None:
     """Let this process have memory in large pages; to be called before its first large tensor.
 

@@ -10,7 +10,12 @@ import torch
 
 from smoothdino_model.engines import onnx_export
 from smoothdino_model.engines.names import PROVIDERS
-from smoothdino_model.engines.onnx import SESSIONS_KEPT, OnnxEngine, providers_with_options
+from smoothdino_model.engines.onnx import (
+    SESSIONS_KEPT,
+    OnnxEngine,
+    providers_with_options,
+    session_options,
+)
 from smoothdino_model.engines.onnx_export import EXPORTS_KEPT, FILE_NAME, cached_export
 from support.onnxruntime_options import DOCUMENTED, LIBRARIES
 from support.tiny_networks import tiny_smoothdino
@@ -58,6 +63,15 @@ def test_every_option_is_one_that_the_library_documents(engine, half):
         assert set(options) <= DOCUMENTED[provider]
         assert options['device_id'] == '1'
         assert all(isinstance(value, str) for value in options.values())
+
+
+@pytest.mark.parametrize(('policy', 'spins'), [('passive', '0'), ('active', '1'), ('', '1')])
+def test_its_threads_are_as_many_as_those_of_torch_and_wait_as_they_do(monkeypatch, policy, spins):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    monkeypatch.setenv('OMP_WAIT_POLICY', policy)
+    options = session_options(onnxruntime)
+    assert options.intra_op_num_threads == torch.get_num_threads()
+    assert options.get_session_config_entry('session.intra_op.allow_spinning') == spins
 
 
 @pytest.mark.parametrize('provider', LIBRARIES)

@@ -66,7 +66,7 @@ ONLY_FOR = {
     'sensor_msgs': ('smoothdino_ros', 'smoothdino_ros.demo', 'benchmarks'),
     'lightning': ('training',),
     'rosbags': ('smoothdino_model.recordings', 'smoothdino_model.depth_bag'),
-    'onnxruntime': ('smoothdino_model.engines',),
+    'onnxruntime': ('smoothdino_model.engines', 'benchmarks'),
 }
 
 
