@@ -19,6 +19,8 @@ from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
 from smoothdino_model.recordings.depth_images import compressed_depth, depth_bytes
 from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_model.room.sample_room import NYU_FOCAL, SampleRoom
+from smoothdino_ros.conversions import rgb_message
+from smoothdino_ros.depth_colors import depth_colors
 from smoothdino_ros.point_cloud import point_cloud_message
 
 RANGE_M: dict[str, Any] = {'min_depth_m': 0.1, 'max_depth_m': 10.0}
@@ -54,6 +56,10 @@ def points(frame: CameraFrame, result: DepthResult, **thinning: Any) -> int:
     return len(message.data)
 
 
+def colors(_: CameraFrame, result: DepthResult) -> int:
+    return len(rgb_message(depth_colors(result.depth_m, **RANGE_M), Header()).data)
+
+
 def outputs() -> dict[str, Output]:
     """By a name that says its parameters."""
     made: dict[str, Output] = {}
@@ -64,6 +70,7 @@ def outputs() -> dict[str, Output]:
             name = f'compressedDepth {encoding} png {level}'
             made[name] = partial(pack, kind='png', png_level=level)
         made[f'compressedDepth {encoding} rvl'] = partial(pack, kind='rvl', png_level=0)
+    made['depth/image_color'] = colors
     made['depth/points'] = partial(points)
     for thinning in THINNINGS:
         name = ', '.join(f'points_{key} {value:g}' for key, value in thinning.items())
@@ -90,7 +97,7 @@ def main() -> None:
             times_s.append(time.thread_time() - began_s)
         kilobytes = median(sizes) / 1000
         print(
-            f'| {name} | {kilobytes:.0f} | {kilobytes * 0.03:.2f} | {1000 * median(times_s):.1f} |'
+            f'| {name} | {kilobytes:.0f} | {kilobytes * 0.03:.2f} | {1000 * median(times_s):.2f} |'
         )
 
 
