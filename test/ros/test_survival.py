@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to a node in weeks on a robot: cameras die, clocks jump, memory runs out.
+"""What happens to a node in weeks on a robot: cameras die, bags loop, memory runs out.
 
 SMOOTHDINO_SOAK=1 runs 50 cycles of the lifecycle instead of a few.
 """
 
-import json
 import os
-import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,48 +14,18 @@ import torch
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rcl_interfaces.msg import Log
-from rclpy.qos import QoSProfile
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
+from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import Image
 
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
-from support.camera_process import camera_info, picture
 from support.node_in_this_process import GOOD, InThisProcess, good, outcomes
-from support.ros_processes import ROOT, Observer, Process, depth_m, stamp_ns
+from support.ros_processes import Observer, Process, depth_m, stamp_ns
+from support.single_pictures import Camera, identity_holds, latest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
-SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))
 NODE = ('-m', 'smoothdino_ros.depth_node', '--ros-args')
+SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))
 PERIOD_NS = 33_333_333
-
-
-class Camera:
-    """A publisher of single pictures, and the node's answers to them."""
-
-    def __init__(self, node, observer: Observer) -> None:
-        self._node, self._observer = node, observer
-        self._images = observer.node.create_publisher(Image, 'image', QoSProfile(depth=5))
-        self._infos = observer.node.create_publisher(CameraInfo, 'camera_info', 5)
-
-    def answered(self, rgb: np.ndarray, at_ns: int, *, within_s: float = 60.0) -> bool:
-        """Whether the node answers this picture; it is shown again where DDS lost it."""
-        header = Header(frame_id='camera', stamp=Time(sec=at_ns // 10**9, nanosec=at_ns % 10**9))
-        self._observer.reliable.clear()
-        deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
-            if self._images.get_subscription_count():
-                self._infos.publish(camera_info(rgb))
-                self._images.publish(picture(Image, rgb, header))
-            if self._observer.wait_for(
-                lambda: any(stamp_ns(one) == at_ns for one in self._observer.reliable), 2.0
-            ):
-                return True
-            assert self._node.alive(), self._node.words()
-        return False
 
 
 @pytest.fixture(scope='module')
@@ -99,24 +64,6 @@ def frames(tmp_path_factory) -> dict[str, np.ndarray]:
     for path, array in made.items():
         np.save(path, array)
     return made
-
-
-def latest(observer: Observer, node: str = 'depth') -> tuple[DiagnosticStatus, dict[str, str]]:
-    """The status of a node's only camera, as it is now."""
-    observer.diagnostics.clear()
-    assert observer.wait_for(lambda: len(diagnosed(observer, node)) >= 2)
-    status = diagnosed(observer, node)[-1].status[-1]
-    return status, {one.key: one.value for one in status.values}
-
-
-def diagnosed(observer: Observer, node: str) -> list[DiagnosticArray]:
-    return [one for one in observer.diagnostics if one.status[0].name == f'{node}: node']
-
-
-def identity_holds(values: dict[str, str]) -> bool:
-    """Each received image is in one of the outcomes; nothing waits once the cameras are quiet."""
-    names = ('unwanted', 'dropped', 'overdue', 'rejected', 'failed', 'answered')
-    return int(values['received']) == sum(int(values.get(name, 0)) for name in names)
 
 
 def first_depth(model_dir, rgb: np.ndarray, *, focal: float | None = None) -> np.ndarray:
@@ -262,154 +209,3 @@ def test_a_step_out_of_device_memory_drops_its_batch(tiny_model_dir, dds, monkey
         assert sum(outcomes(here.counts()).values()) == here.counts().received == 3
     finally:
         here.close()
-
-
-# A process of which everything is known: its environment, its clock and its network.
-
-
-@pytest.fixture(scope='module')
-def secretive(model, tmp_path_factory, dds):
-    """A node under simulated time in an environment with secrets, its model at first broken."""
-    home = tmp_path_factory.mktemp('home-of-nobody')
-    snapshot = home / '.cache/huggingface/hub/models--nobody--broken/snapshots/abc'
-    snapshot.mkdir(parents=True)
-    (snapshot / 'config.json').write_text('no configuration')
-    (snapshot / 'model.safetensors').write_bytes(b'no weights')
-    (snapshot.parents[1] / 'refs').mkdir()
-    (snapshot.parents[1] / 'refs' / 'main').write_text('abc')
-    secrets = {'HF_TOKEN': 'hf_swordfish', 'ROBOT_PASSWORD': 'opensesame', 'HOME': str(home)}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in secrets.items():
-            patch.setenv(name, value)
-        for name in ('HF_HOME', 'HF_HUB_CACHE', 'XDG_CACHE_HOME'):
-            patch.delenv(name, raising=False)
-        process = Process(
-            tmp_path_factory.mktemp('node') / 'log.txt',
-            *(*NODE, *model, '-p', 'model:=nobody/broken', '-p', 'use_sim_time:=true'),
-            *('-r', '__ns:=/quiet', '-p', 'diagnostics_period_s:=0.2'),
-        )
-    yield process, list(secrets.values())
-    assert process.end(signal.SIGTERM) == 0, process.words()
-    assert 'Traceback' not in process.words()
-
-
-def test_nothing_said_reveals_the_environment(secretive, tiny_model_dir):
-    node, secrets = secretive
-    observer, said = Observer('/quiet'), []
-    observer.node.create_subscription(Log, '/rosout', lambda log: said.append(log.msg), 100)
-    try:
-        assert observer.wait_for(lambda: 'Cannot configure' in node.words(), 120), node.words()
-        assert observer.state() == 'unconfigured'
-        assert observer.wait_for(lambda: diagnosed(observer, 'quiet/depth'))
-        assert not observer.transition('configure')
-        observer.set(device='cuda:77')
-        assert not observer.transition('configure')
-        home = Path(secrets[-1])
-        observer.set(device='cpu', model=str(home / 'absent'))
-        assert not observer.transition('configure')
-        observer.set(model='smoothdino-small', adapter=str(home / 'absent.pth'))
-        assert not observer.transition('configure')
-        (home / 'model').symlink_to(tiny_model_dir)
-        observer.set(model=str(home / 'model'), adapter='')
-        assert observer.transition('configure'), node.words()
-        assert observer.transition('activate')
-        for message in ({'encoding': '$HF_TOKEN', 'data': b'x'}, {'encoding': '~'}):
-            images = observer.node.create_publisher(Image, 'image', 5)
-            assert observer.wait_for(images.get_subscription_count)
-            observer.wait_for(lambda: False, 0.3)
-            images.publish(Image(height=1, width=1, step=1, **message))
-        observer.wait_for(lambda: False, 1.0)
-        statuses = [str(one) for one in diagnosed(observer, 'quiet/depth')]
-        words = [node.words(), *said, *statuses]
-        assert said
-        assert any('Cannot configure' in one for one in statuses)
-        assert any('Rejected' in one for one in words)
-        assert any('~/model' in one for one in statuses)  # enough to find it, for its owner
-        for secret in secrets:
-            assert not [one for one in words if secret in one]
-    finally:
-        observer.node.destroy_node()
-
-
-def test_jumps_of_a_simulated_clock(secretive, frames):
-    """After the test above, which leaves the node active."""
-    node, _ = secretive
-    observer = Observer('/quiet')
-    clock = observer.node.create_publisher(Clock, '/clock', 10)
-    camera = Camera(node, observer)
-    rgb = next(iter(frames.values()))[0]
-    try:
-        assert observer.state() == 'active'
-        assert observer.wait_for(clock.get_subscription_count)
-        for sec in (5000, 5001, 8600, 1400, 1, 2**31 - 1, 10):
-            clock.publish(Clock(clock=Time(sec=sec)))
-            assert camera.answered(rgb, sec * 10**9), sec
-            latest(observer, 'quiet/depth')  # goes on, although the clock stands still
-        _, values = latest(observer, 'quiet/depth')
-        assert values['last reset'].startswith('stamp went back')
-        assert identity_holds(values)
-        assert int(values['failed']) == 0
-    finally:
-        observer.node.destroy_node()
-
-
-NETWORK = r"""
-import dataclasses, json, sys
-
-attempts = []
-def watch(event, arguments):
-    if event in ('socket.getaddrinfo', 'socket.gethostbyname', 'socket.connect', 'socket.sendto'):
-        attempts.append(f'{event} {arguments[1:]}')
-        raise OSError('the test allows no network')
-sys.addaudithook(watch)
-
-import rclpy
-from rclpy.parameter import Parameter
-from smoothdino_ros.depth_node import DepthNode
-from smoothdino_ros.parameters import NodeParameters
-
-model, downloading = sys.argv[1:]
-rclpy.init()
-node = DepthNode()
-texts = [f.name for f in dataclasses.fields(NodeParameters) if isinstance(f.default, str)]
-urls = ('https://example.org/model', 'ftp://example.org', 'nobody/nothing', '//example.org/x')
-cases = [{name: value} for name in texts if name != 'model' for value in urls]
-cases += [{'cameras': list(urls)}, {'adapter': 'none'}, {'temporal': False}, {}]
-cases += [{'model': m} for m in ('smoothdino-small', 'https://example.org/model',
-                                 '//example.org/x', 'hf://nobody/nothing', '/absent', 'nobody',
-                                 'a/b/c')]
-configured = 0
-def configure(case):
-    values = {f.name: f.default for f in dataclasses.fields(NodeParameters)}
-    values = {k: list(v) or [''] if isinstance(v, tuple) else v for k, v in values.items()}
-    values |= {'model': model} | case
-    node.set_parameters([Parameter(k, value=v) for k, v in values.items()])
-    done = node.trigger_configure()
-    if done == done.SUCCESS:
-        node.trigger_cleanup()
-    return done == done.SUCCESS
-for case in cases:
-    configured += configure(case)
-without = list(attempts)
-configure({'model': downloading})
-print(json.dumps({'configured': configured, 'without': without, 'with': attempts}))
-node.destroy_node()
-rclpy.shutdown()
-"""
-
-
-def test_only_a_model_to_download_leads_to_the_network(tiny_model_dir, tmp_path, dds):
-    environment = {k: v for k, v in os.environ.items() if not re.match('HF_|.*_proxy', k)}
-    done = subprocess.run(
-        [sys.executable, '-c', NETWORK, str(tiny_model_dir), 'nobody/nothing'],
-        cwd=ROOT,
-        env=environment | {'HF_HOME': str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said['configured'] >= 4, done.stderr
-    assert said['without'] == []
-    assert said['with'], 'a model to download should have led to an attempt'
