@@ -18,7 +18,7 @@ from smoothdino_model.room.sample_room import NYU_FOCAL
 from smoothdino_ros.depth_colors import depth_colors
 from support.camera_messages import LATCHED, picture_and_info
 from support.point_clouds import points_of
-from support.ros_processes import Observer, Process, depth_m, stamp_ns
+from support.ros_processes import Observer, Process, depth_m, depth_node, stamp_ns
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
 CAMERAS = {'front': (64, 48, 10.0), 'rear': (112, 70, 1.0)}  # width, height, Hz
@@ -92,17 +92,14 @@ def latched(dds):
 
 @pytest.fixture(scope='module')
 def node(tiny_model_dir, tmp_path_factory, latched):
-    process = Process(
+    with depth_node(
         tmp_path_factory.mktemp('node') / 'log.txt',
-        *('-m', 'smoothdino_ros.depth_node', '--ros-args'),
         *('-p', f'model:={tiny_model_dir}', '-p', 'max_depth_m:=1000'),
         *('-p', 'cameras:=[front, rear, lost, mistaken, strange, late, latched]'),
         *('-p', 'diagnostics_period_s:=0.5', '-p', 'unsubscribe_after_s:=0.0'),
         *('-p', 'qos_overrides./mistaken/camera_info.subscription.reliability:=reliable'),
-    )
-    yield process
-    process.end(signal.SIGTERM)
-    assert 'Traceback' not in process.words()
+    ) as process:
+        yield process
 
 
 @pytest.fixture(scope='module')

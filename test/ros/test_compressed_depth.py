@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth for a slow link, as a subscriber on the other side of DDS unpacks it."""
 
-import signal
 import struct
 import threading
 
@@ -22,7 +21,7 @@ from smoothdino_ros.camera import Camera
 from smoothdino_ros.inference_worker import Waiting
 from smoothdino_ros.parameters import NodeParameters
 from support.camera_process import picture
-from support.ros_processes import Observer, Process, stamp_ns
+from support.ros_processes import Observer, depth_node, stamp_ns
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
 TOPIC = 'depth/image/compressedDepth'
@@ -30,15 +29,13 @@ TOPIC = 'depth/image/compressedDepth'
 
 @pytest.fixture(scope='module')
 def node(tiny_model_dir, tmp_path_factory, dds):
-    process = Process(
+    with depth_node(
         tmp_path_factory.mktemp('node') / 'log.txt',
-        *('-m', 'smoothdino_ros.depth_node', '--ros-args', '-p', f'model:={tiny_model_dir}'),
+        *('-p', f'model:={tiny_model_dir}'),
         *('-p', 'max_depth_m:=60', '-p', 'diagnostics_period_s:=0.5'),
         *('-r', 'depth/image:=/link/depth'),  # which image_transport's names follow
-    )
-    yield process
-    process.end(signal.SIGTERM)
-    assert 'Traceback' not in process.words()
+    ) as process:
+        yield process
 
 
 class Viewer(Observer):

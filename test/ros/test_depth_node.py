@@ -19,7 +19,7 @@ from std_srvs.srv import SetBool, Trigger
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.images import rgb_from_compressed
 from smoothdino_model.room.sample_room import SampleRoom
-from support.ros_processes import Observer, Process, depth_m, stamp_ns
+from support.ros_processes import Observer, Process, depth_m, depth_node, stamp_ns
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
 START_NS, PERIOD_NS = 1_000_000_000, 33_333_333
@@ -48,9 +48,8 @@ def played(frames, tmp_path_factory) -> str:
 def node(tiny_model_dir, tmp_path_factory):
     log = tmp_path_factory.mktemp('node') / 'log.txt'
     arguments = ['-p', f'model:={tiny_model_dir}', '-p', 'max_depth_m:=1000', '-p', 'max_gap_s:=2']
-    process = Process(log, '-m', 'smoothdino_ros.depth_node', '--ros-args', *arguments)
-    yield process
-    process.end(signal.SIGTERM)
+    with depth_node(log, *arguments) as process:
+        yield process
 
 
 @pytest.fixture(scope='module')

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A camera whose depth nobody wants costs nothing, and is taken up again at once."""
 
-import signal
-
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
@@ -12,7 +10,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from smoothdino_ros.topics import SILENT_AFTER_S
 from support.node_in_this_process import good
-from support.ros_processes import Observer, Process
+from support.ros_processes import Observer, depth_node
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
 
@@ -57,14 +55,12 @@ class Camera(Observer):
 
 @pytest.fixture(scope='module')
 def node(tiny_model_dir, tmp_path_factory, dds):
-    process = Process(
+    with depth_node(
         tmp_path_factory.mktemp('node') / 'log.txt',
-        *('-m', 'smoothdino_ros.depth_node', '--ros-args', '-p', f'model:={tiny_model_dir}'),
+        *('-p', f'model:={tiny_model_dir}'),
         *('-p', 'unsubscribe_after_s:=0.5', '-p', 'diagnostics_period_s:=0.2'),
-    )
-    yield process
-    process.end(signal.SIGTERM)
-    assert 'Traceback' not in process.words()
+    ) as process:
+        yield process
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,6 @@
 """The scale of depth by what a robot knows, over DDS: put right, bounded, told of."""
 
 import math
-import signal
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +15,7 @@ from sensor_msgs.msg import Image
 
 from smoothdino_model import floor_of_pose
 from smoothdino_model.room.sample_room import NYU_FOCAL, SampleRoom
-from support.ros_processes import Observer, Process, depth_m, stamp_ns
+from support.ros_processes import Observer, depth_m, depth_node, stamp_ns
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
 
@@ -78,14 +77,11 @@ def node(tmp_path_factory):
         'scale_anchor': 'floor',
         'qos_overrides./image.subscription.reliability': 'reliable',
     }
-    process = Process(
+    with depth_node(
         tmp_path_factory.mktemp('node') / 'log.txt',
-        *('-m', 'smoothdino_ros.depth_node', '--ros-args'),
         *(word for name, value in settings.items() for word in ('-p', f'{name}:={value}')),
-    )
-    yield process
-    process.end(signal.SIGTERM)
-    assert 'Traceback' not in process.words()
+    ) as process:
+        yield process
 
 
 @pytest.fixture(scope='module')

@@ -19,27 +19,20 @@ from sensor_msgs.msg import Image
 
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from support.node_in_this_process import GOOD, InThisProcess, good, outcomes
-from support.ros_processes import Observer, Process, depth_m, stamp_ns
+from support.ros_processes import Observer, Process, depth_m, depth_node, stamp_ns
 from support.single_pictures import Camera, identity_holds, latest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
-NODE = ('-m', 'smoothdino_ros.depth_node', '--ros-args')
 SOAK = bool(os.environ.get('SMOOTHDINO_SOAK'))
 PERIOD_NS = 33_333_333
 
 
 @pytest.fixture(scope='module')
-def model(tiny_model_dir) -> tuple[str, ...]:
-    return ('-p', f'model:={tiny_model_dir}', '-p', 'max_depth_m:=1000')
-
-
-@pytest.fixture(scope='module')
-def node(model, tmp_path_factory):
+def node(tiny_model_dir, tmp_path_factory):
     log = tmp_path_factory.mktemp('node') / 'log.txt'
-    process = Process(log, *NODE, *model, '-p', 'diagnostics_period_s:=0.2')
-    yield process
-    assert process.end(signal.SIGTERM) == 0, process.words()
-    assert 'Traceback' not in process.words()
+    arguments = ('-p', f'model:={tiny_model_dir}', '-p', 'max_depth_m:=1000')
+    with depth_node(log, *arguments, '-p', 'diagnostics_period_s:=0.2') as process:
+        yield process
 
 
 @pytest.fixture(scope='module')

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,18 @@ class Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
+
+
+@contextmanager
+def depth_node(log: Path, *arguments: str) -> Iterator[Process]:
+    """A depth node in a process of its own, and without a traceback to its end, with code 0."""
+    node = Process(log, '-m', 'smoothdino_ros.depth_node', '--ros-args', *arguments)
+    try:
+        yield node
+    finally:
+        code = node.end(signal.SIGTERM)
+    assert code == 0, node.words()
+    assert 'Traceback' not in node.words()
 
 
 class Observer:
