@@ -12,9 +12,9 @@ from transformers import Dinov2Config, DPTConfig, DPTForDepthEstimation
 from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import Content, DepthBackbone, Features
 from smoothdino_model.network.smoothdino import SmoothDino
-from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_adapter
 from smoothdino_model.weights.errors import CheckpointError
+from support.streams import batches
 from support.tiny_networks import tiny_depth_anything, tiny_dpt
 
 ARMS = {
@@ -64,12 +64,6 @@ def equal(levels, others) -> bool:
     return all(torch.equal(a, b) for a, b in zip(levels, others, strict=True))
 
 
-def clip(n_frames: int, seed: int = 0, height: int = 70, width: int = 98) -> torch.Tensor:
-    """Frames (T, 1, H, W, 3) of a ride through a room."""
-    room = SampleRoom(seed, height=height, width=width)
-    return torch.stack([torch.from_numpy(room.frame(i).rgb)[None] for i in range(n_frames)])
-
-
 @pytest.mark.parametrize('make', [tiny_dpt, tiny_depth_anything])
 @pytest.mark.parametrize('settings', ARMS.values(), ids=ARMS.keys())
 @torch.inference_mode()
@@ -80,7 +74,7 @@ def test_before_training_depth_is_that_of_the_memory_bit_for_bit(make, settings)
     model = SmoothDino(backbone, fresh)
     plain = SmoothDino(backbone, memory=fresh.config.memory)
     state = plain_state = None
-    for rgb in clip(4):
+    for rgb in batches(4):
         depth_m, state = model(rgb, state)
         plain_m, plain_state = plain(rgb, plain_state)
         assert torch.equal(depth_m, plain_m)
@@ -97,7 +91,7 @@ def trained(make, **settings) -> tuple[SmoothDino, dict[str, torch.Tensor]]:
     )
     before = {name: value.detach().clone() for name, value in model.adapter.named_parameters()}
     optimizer = torch.optim.Adam(model.adapter.parameters(), lr=1e-3)
-    frames = clip(3)
+    frames = batches(3)
     for _ in range(4):
         _, state = model(frames[0], None)
         loss = 0
@@ -127,7 +121,7 @@ def test_training_moves_all_that_depth_anything_uses():
 @pytest.mark.parametrize('make', [tiny_dpt, tiny_depth_anything])
 def test_after_training_the_previous_frame_counts(make):
     model, _ = trained(make)
-    frames, others = clip(2), clip(2, seed=1)
+    frames, others = batches(2), batches(2, seed=1)
     with torch.inference_mode():
         _, state = model(frames[0])
         _, other_state = model(others[0])
@@ -143,7 +137,7 @@ def test_after_training_the_previous_frame_counts(make):
 def test_without_a_memory_nothing_of_time_counts():
     """So that it can stand as a control: neither features nor motion of the frames before."""
     model = SmoothDino(DepthBackbone(tiny_dpt()), adapter_with_weights(memory=0)).eval()
-    (first, other), (rgb, _) = clip(2, seed=1), clip(2)
+    (first, other), (rgb, _) = batches(2, seed=1), batches(2)
     with torch.inference_mode():
         depths_m = [model(rgb, model(before, None)[1])[0] for before in (first, other)]
         assert torch.equal(*depths_m)

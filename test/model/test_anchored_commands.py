@@ -21,7 +21,7 @@ FLOOR = ('--scale-anchor', 'floor', '--camera-height', '0.02', '--camera-pitch',
 
 
 @pytest.fixture(scope='module')
-def bag(tmp_path_factory) -> Path:
+def drive(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp('bags') / 'drive'
     write_bag(path, pictures(6))
     return path
@@ -43,12 +43,12 @@ def expected(source, model):
             yield pipeline.step({'': shown})['']
 
 
-def test_infer_gives_the_pipeline_s_depth_and_tells_of_the_scale(bag, tmp_path, tiny_model_dir):
+def test_infer_gives_the_pipeline_s_depth_and_tells_of_the_scale(drive, tmp_path, tiny_model_dir):
     out = tmp_path / 'out'
-    assert run('infer', bag, out, tiny_model_dir, *FLOOR) == 0
+    assert run('infer', drive, out, tiny_model_dir, *FLOOR) == 0
     summary = json.loads((out / 'summary.json').read_text())
     assert summary['scale_anchor']['height_m'] == 0.02
-    results = list(expected(bag, tiny_model_dir))
+    results = list(expected(drive, tiny_model_dir))
     assert len(results) == len(summary['per_frame']) == 6
     for result, entry in zip(results, summary['per_frame'], strict=True):
         np.testing.assert_array_equal(np.load(out / entry['file']), result.depth_m)
@@ -61,11 +61,11 @@ def test_infer_gives_the_pipeline_s_depth_and_tells_of_the_scale(bag, tmp_path, 
 
 
 def test_bag_gives_the_pipeline_s_depth_and_tells_of_the_scale(
-    bag, tmp_path, tiny_model_dir, capsys
+    drive, tmp_path, tiny_model_dir, capsys
 ):
     out = tmp_path / 'out'
-    assert run('bag', bag, out, tiny_model_dir, *FLOOR, '--max-depth', '1000') == 0
-    results = list(expected(bag, tiny_model_dir))
+    assert run('bag', drive, out, tiny_model_dir, *FLOOR, '--max-depth', '1000') == 0
+    results = list(expected(drive, tiny_model_dir))
     with AnyReader([out]) as reader:
         depths = [
             reader.deserialize(raw, connection.msgtype).data.view(np.float32)
@@ -94,10 +94,10 @@ def test_bag_gives_the_pipeline_s_depth_and_tells_of_the_scale(
     ],
 )
 def test_half_of_the_numbers_or_a_wrong_one_is_refused_in_words(
-    command, options, reason, bag, tmp_path, tiny_model_dir, capsys
+    command, options, reason, drive, tmp_path, tiny_model_dir, capsys
 ):
     out = tmp_path / 'out'
-    assert run(command, bag, out, tiny_model_dir, *options) == 2
+    assert run(command, drive, out, tiny_model_dir, *options) == 2
     assert reason in capsys.readouterr().err
     assert not out.exists()
 

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from smoothdino_model import floor_of_tilt, floor_scale, points_scale
-from smoothdino_model.pipeline import CameraFrame, DepthPipeline
+from smoothdino_model.pipeline import CameraFrame
 from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_model.scale.measurement import Measurement
 from support.made_views import rays
-from support.tiny_networks import tiny_smoothdino
+from support.streams import PERIOD_NS, pipeline
 
-PERIOD_NS = 33_333_333
 PICTURES = np.random.default_rng(0).integers(0, 256, (6, 56, 70, 3), dtype=np.uint8)
 
 
@@ -24,10 +23,6 @@ def frames(anchors=None) -> list[CameraFrame]:
         CameraFrame(rgb, 10**18 + i * PERIOD_NS, anchors=anchors or {})
         for i, rgb in enumerate(PICTURES)
     ]
-
-
-def pipeline() -> DepthPipeline:
-    return DepthPipeline(tiny_smoothdino(), device='cpu', precision='fp32')
 
 
 def half(_: np.ndarray) -> Measurement:

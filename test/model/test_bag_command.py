@@ -4,7 +4,6 @@
 import json
 import sqlite3
 import subprocess
-import sys
 from contextlib import suppress
 
 import numpy as np
@@ -18,7 +17,7 @@ from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.room.sample_room import NYU_FOCAL
 from support import made_recordings
-from support.command_line import ENVIRONMENT
+from support.command_line import COMMAND, ENVIRONMENT
 from support.made_recordings import BAGS, COMPRESSED, PERIOD_NS, START_NS, K, pictures, write_bag
 from support.read_bags import depth_of, images, read, stamp_ns
 
@@ -69,7 +68,7 @@ def test_two_runs_write_the_same_bytes(tmp_path, tiny_model_dir):
     source = write_bag(tmp_path / 'in', pictures(6))
     options = ['--model', tiny_model_dir, '--device', 'cpu', '--keep-input']
     for run in ('one', 'two'):
-        command = [sys.executable, '-m', 'smoothdino_model', 'bag', source, tmp_path / run / 'out']
+        command = [*COMMAND, 'bag', source, tmp_path / run / 'out']
         # The number of threads decides in which order a product is added up.
         environment = ENVIRONMENT | {'OMP_NUM_THREADS': '1'}
         subprocess.run([*command, *options], env=environment, check=True, timeout=120)

@@ -5,13 +5,12 @@ import resource
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
-from support.command_line import ENVIRONMENT
+from support.command_line import COMMAND, ENVIRONMENT
 from support.made_recordings import COMPRESSED, PERIOD_NS, START_NS, pictures, write_bag
 from support.read_bags import images, stamp_ns
 
@@ -64,7 +63,7 @@ def test_a_run_that_is_stopped_leaves_nothing_under_the_name(
     source = write_bag(tmp_path / 'in', pictures(1) * 1000, 'sqlite3')
     out = tmp_path / 'out'
     process = subprocess.Popen(
-        [sys.executable, '-m', 'smoothdino_model', 'bag', source, out, '--model', tiny_model_dir],
+        [*COMMAND, 'bag', source, out, '--model', tiny_model_dir],
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,

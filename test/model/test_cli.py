@@ -2,7 +2,6 @@
 """The command line, in processes of its own, on every kind of recording."""
 
 import json
-import os
 import re
 import resource
 import shutil
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,19 +21,17 @@ from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.images import rgb_from_compressed
 from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.weights.checkpoint import load_model, save_model
+from support.command_line import COMMAND, ENVIRONMENT
 from support.made_recordings import START_NS, K, pictures, write_bag, write_folder, write_video
 from support.tiny_networks import tiny_dpt
 
 pytestmark = pytest.mark.slow
 
-COMMAND = [sys.executable, '-m', 'smoothdino_model']
-OFFLINE = {'HF_HUB_OFFLINE': '1', 'PYTHONPATH': str(Path(__file__).parents[2])}
-
 
 def smoothdino(*args, **environment):
     return subprocess.run(
         [*COMMAND, *map(str, args)],
-        env={**os.environ, **OFFLINE, **environment},
+        env={**ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -121,7 +117,7 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path, tiny_model_dir):
     path, out = write_folder(tmp_path / 'in', pictures(1) * 2000), tmp_path / 'out'
     process = subprocess.Popen(
         [*COMMAND, 'infer', path, '--output', out, '--model', tiny_model_dir],
-        env={**os.environ, **OFFLINE},
+        env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
         # a shell that starts the tests in the background has SIGINT ignored, and so would this
@@ -190,7 +186,7 @@ def test_bad_arguments_give_exit_code_2_and_one_line(arguments, reason, tmp_path
     done = subprocess.run(
         [*COMMAND, *arguments],
         cwd=tmp_path,
-        env={**os.environ, **OFFLINE},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
     )

@@ -18,7 +18,7 @@ from smoothdino_model.recordings.images import (
     rgb_from_file,
 )
 from support.made_jpegs import with_orientation
-from support.made_mosaics import BAYER
+from support.made_mosaics import BAYER, MOSAIC_COLOUR, mosaic_of
 
 
 def picture(height=48, width=64):
@@ -42,14 +42,12 @@ def test_jpeg_and_png_give_the_picture_whatever_their_channels():
 @pytest.mark.parametrize('extension', ['.jpg', '.png'])
 @pytest.mark.parametrize('pattern', BAYER)
 def test_a_mosaic_in_a_compressed_image_is_one_still(pattern, extension):
-    colour = {'R': 200, 'G': 120, 'B': 30}
-    first, second, third, fourth = (colour[letter] for letter in BAYER[pattern])
-    mosaic = np.tile(np.array([[first, second], [third, fourth]], np.uint8), (16, 20))
+    mosaic = mosaic_of(pattern, 16, 20)
     data = cv2.imencode(extension, mosaic, [cv2.IMWRITE_JPEG_QUALITY, 100])[1]
     kind = extension[1:].replace('jpg', 'jpeg')
     for form in (f'bayer_{pattern}8; {kind} compressed ', f'bayer_{pattern}8;{kind} compressed'):
         rgb = rgb_from_compressed(data, form=form)
-        np.testing.assert_allclose(rgb, np.broadcast_to([200, 120, 30], rgb.shape), atol=5)
+        np.testing.assert_allclose(rgb, np.broadcast_to(MOSAIC_COLOUR, rgb.shape), atol=5)
     grey = np.repeat(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)[..., None], 3, 2)
     for form in (
         kind,
@@ -66,12 +64,11 @@ def test_a_mosaic_in_a_compressed_image_is_one_still(pattern, extension):
 
 
 def test_a_mosaic_of_16_bit_in_a_png_is_one_still():
-    first, second, third, fourth = 3200, 1920, 1920, 480
-    mosaic = np.tile(np.array([[first, second], [third, fourth]], np.uint16), (8, 9))
+    mosaic = 16 * mosaic_of('rggb', 8, 9).astype(np.uint16)  # of a camera of 12 bits
     png = cv2.imencode('.png', mosaic)[1]
     form = 'bayer_rggb16; png compressed '
     rgb = rgb_from_compressed(png, form=form, bit_depth=BitDepth(12))
-    np.testing.assert_array_equal(rgb, np.broadcast_to([200, 120, 30], rgb.shape))
+    np.testing.assert_array_equal(rgb, np.broadcast_to(MOSAIC_COLOUR, rgb.shape))
     with pytest.raises(ValueError, match="expected the encoding 'bayer_rggb16'"):
         rgb_from_compressed(png, form=form.upper())
 

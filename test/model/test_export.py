@@ -16,11 +16,12 @@ from smoothdino_model.engines.onnx_export import FILE_NAME
 from smoothdino_model.network.memory import FRAMES, recall
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.network.temporal_state import CameraState, TemporalState
-from smoothdino_model.pipeline import CameraFrame, DepthPipeline, DepthResult
+from smoothdino_model.pipeline import DepthPipeline, DepthResult
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_model
 from support.library_depth import assert_close, batch, by_the_library, relative_error
 from support.made_recordings import pictures, write_folder
+from support.streams import as_batch, clip
 
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnx')
@@ -29,8 +30,7 @@ pytest.importorskip('onnxscript')
 # An export takes half a minute of a slow core, and more on one that others use.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CPU = torch.device('cpu')
-PERIOD_NS = 33_333_333
-HEIGHT, WIDTH = 48, 64  # the size of made_recordings.pictures
+SIZE = {'height': 48, 'width': 64}  # the size of made_recordings.pictures
 
 
 @pytest.fixture(scope='module')
@@ -40,15 +40,6 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(folder))
         yield folder / 'smoothdino' / 'onnx'
-
-
-def clip(n_frames: int, seed: int = 0) -> list[CameraFrame]:
-    room = SampleRoom(seed, height=HEIGHT, width=WIDTH)
-    return [CameraFrame(room.frame(i).rgb, 10**18 + i * PERIOD_NS) for i in range(n_frames)]
-
-
-def as_batch(*frames: CameraFrame) -> torch.Tensor:
-    return torch.from_numpy(np.stack([frame.rgb for frame in frames]))
 
 
 def known(state: TemporalState) -> list[torch.Tensor]:
@@ -92,7 +83,7 @@ def test_state_and_depth_are_torchs_over_a_stream_that_cameras_join(cache, tiny_
         )
         for one in ('onnxruntime', 'torch')
     ]
-    a, b = clip(8), clip(8, seed=1)
+    a, b = clip(8, **SIZE), clip(8, seed=1, **SIZE)
     states: list[TemporalState | None] = [None, None]
     for i in range(8):
         rgb = as_batch(a[i]) if i < 2 else as_batch(a[i], b[i])
@@ -116,7 +107,7 @@ def test_state_and_depth_are_torchs_over_a_stream_that_cameras_join(cache, tiny_
 
 def test_pipelines_agree_over_resets_gaps_and_cameras(cache, tiny_model_dir):
     by_onnx, by_torch = pipelines(tiny_model_dir)
-    a, b = clip(8), clip(8, seed=1)
+    a, b = clip(8, **SIZE), clip(8, seed=1, **SIZE)
     for i in range(8):
         frames = {'a': a[i]} | ({'b': b[i]} if i > 1 else {})
         if i == 3:
@@ -131,10 +122,10 @@ def test_pipelines_agree_over_resets_gaps_and_cameras(cache, tiny_model_dir):
 
 
 def test_a_network_is_exported_once(cache, tiny_model_dir):
-    pipelines(tiny_model_dir)[0].step({'a': clip(1)[0]})
+    pipelines(tiny_model_dir)[0].step({'a': clip(1, **SIZE)[0]})
     written = {path: path.stat().st_mtime_ns for path in cache.rglob('*') if path.is_file()}
     assert [path.name for path in written] == [FILE_NAME]
-    pipelines(tiny_model_dir)[0].step(dict.fromkeys('abc', clip(1)[0]))
+    pipelines(tiny_model_dir)[0].step(dict.fromkeys('abc', clip(1, **SIZE)[0]))
     assert {p: p.stat().st_mtime_ns for p in cache.rglob('*') if p.is_file()} == written
 
 

@@ -17,7 +17,7 @@ from smoothdino_model.recordings.images import (
     rgb_from_compressed,
 )
 from support.counted_work import counted_work
-from support.made_mosaics import BAYER
+from support.made_mosaics import BAYER, MOSAIC_COLOUR, mosaic_of
 
 COLORS = np.array(  # (2, 3, 3) RGB
     [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200, 100, 50], [255, 255, 255]]],
@@ -80,12 +80,10 @@ def test_yuv422_gives_the_colours_of_bt601(encoding):
 
 @pytest.mark.parametrize('pattern', BAYER)
 def test_bayer_patterns_give_the_colour_of_the_mosaic(pattern):
-    colour = {'R': 200, 'G': 120, 'B': 30}
-    first, second, third, fourth = (colour[letter] for letter in BAYER[pattern])
-    mosaic = np.tile(np.array([[first, second], [third, fourth]], np.uint8), (4, 5))
+    mosaic = mosaic_of(pattern, 4, 5)
     rgb = rgb_from_bytes(encoding=f'bayer_{pattern}8', **fields(mosaic, 3))
     assert rgb.shape == (8, 10, 3)
-    np.testing.assert_array_equal(rgb, np.broadcast_to([200, 120, 30], rgb.shape))
+    np.testing.assert_array_equal(rgb, np.broadcast_to(MOSAIC_COLOUR, rgb.shape))
 
 
 def planes_of(rgb, encoding, padding=0):

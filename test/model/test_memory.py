@@ -8,7 +8,7 @@ from smoothdino_model.network.backbone import Content, DepthBackbone, Features
 from smoothdino_model.network.memory import blend, recall
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.network.temporal_state import CameraState, TemporalState
-from smoothdino_model.room.sample_room import SampleRoom
+from support.streams import batches
 from support.tiny_networks import tiny_depth_anything, tiny_dpt
 
 GRID = (9, 11)
@@ -32,11 +32,6 @@ def recalled(levels, *, travelled=None, known=None):
     )
     count = came.count[:, 1:].unflatten(1, GRID)
     return came.sums[0][:, 1:].unflatten(1, GRID), count, came.sums[0][:, 0]
-
-
-def clip(n_frames: int, seed: int = 0) -> torch.Tensor:
-    room = SampleRoom(seed, height=70, width=98)
-    return torch.stack([torch.from_numpy(room.frame(i).rgb)[None] for i in range(n_frames)])
 
 
 def depths(model: SmoothDino, frames: torch.Tensor) -> list[torch.Tensor]:
@@ -113,7 +108,7 @@ def test_a_standing_camera_sees_the_mean_of_its_frames(make):
     model = SmoothDino(DepthBackbone(make()), memory=K)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(-20, 20, (6, 1, 70, 98, 3), generator=generator)
-    frames = (clip(1)[0] + noise).clamp(0, 255).to(torch.uint8)
+    frames = (batches(1)[0] + noise).clamp(0, 255).to(torch.uint8)
     with torch.inference_mode():
         seen = [model.see(rgb) for rgb in frames]
         state = None
@@ -128,7 +123,7 @@ def test_a_standing_camera_sees_the_mean_of_its_frames(make):
 
 def test_what_happened_longer_ago_is_gone_for_good():
     model = SmoothDino(DepthBackbone(tiny_dpt()), memory=K)
-    frames, others = clip(2 + K), clip(2, seed=1)
+    frames, others = batches(2 + K), batches(2, seed=1)
     whole = depths(model, frames)
     late = depths(model, frames[1:])
     other = depths(model, torch.cat((others[:1], frames[1:])))
@@ -139,7 +134,7 @@ def test_what_happened_longer_ago_is_gone_for_good():
 
 def test_memory_starts_with_the_first_frame_and_nothing_before_it():
     backbone = DepthBackbone(tiny_dpt())
-    frames = clip(2)
+    frames = batches(2)
     first, second = depths(SmoothDino(backbone, memory=K), frames)
     with torch.inference_mode():
         assert torch.equal(first, backbone(frames[0]))
@@ -148,7 +143,7 @@ def test_memory_starts_with_the_first_frame_and_nothing_before_it():
 
 def test_cameras_in_a_batch_remember_each_for_itself():
     model = SmoothDino(DepthBackbone(tiny_dpt()), memory=K)
-    one, other = clip(4), clip(4, seed=1)
+    one, other = batches(4), batches(4, seed=1)
     alone = depths(model, one), depths(model, other)
     with torch.inference_mode():
         # The other camera begins two frames later.
@@ -166,7 +161,7 @@ def test_features_are_kept_in_half_precision_and_as_many_as_asked_for():
     model = SmoothDino(DepthBackbone(tiny_dpt()), memory=K)
     with torch.inference_mode():
         state = None
-        for rgb in clip(6):
+        for rgb in batches(6):
             _, state = model(rgb, state)
     assert [(level.dtype, level.shape[1]) for level in state.levels] == [(torch.float16, K)] * 4
     assert state.known.all()

@@ -6,25 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from smoothdino_model.pipeline import CameraFrame
 from support.streams import PERIOD_NS, assert_close, clip, pipeline, same, steps
-
-
-def later(frame: CameraFrame, **changes) -> CameraFrame:
-    return replace(frame, **changes)
-
 
 RESETS = {
     'stamp back': (
-        lambda frame: later(frame, stamp_ns=frame.stamp_ns - 10 * PERIOD_NS),
+        lambda frame: replace(frame, stamp_ns=frame.stamp_ns - 10 * PERIOD_NS),
         'stamp went back by 0.300 s',
     ),
     'gap': (
-        lambda frame: later(frame, stamp_ns=frame.stamp_ns + 2 * 10**9),
+        lambda frame: replace(frame, stamp_ns=frame.stamp_ns + 2 * 10**9),
         'gap of 2.033 s between frames',
     ),
     'gap before skipped frames': (
-        lambda frame: later(
+        lambda frame: replace(
             frame,
             stamp_ns=frame.stamp_ns + 1_600_000_000,
             skipped_ns=(frame.stamp_ns + 1_500_000_000, frame.stamp_ns + 1_550_000_000),
@@ -32,19 +26,19 @@ RESETS = {
         'gap of 1.533 s between frames',
     ),
     'stamp back among skipped frames': (
-        lambda frame: later(frame, skipped_ns=(frame.stamp_ns - 10**9,)),
+        lambda frame: replace(frame, skipped_ns=(frame.stamp_ns - 10**9,)),
         'stamp went back by 0.967 s',
     ),
     'frame_id': (
-        lambda frame: later(frame, frame_id='rear'),
+        lambda frame: replace(frame, frame_id='rear'),
         "frame_id changed from '' to 'rear'",
     ),
     'size': (
-        lambda frame: later(frame, rgb=np.ascontiguousarray(frame.rgb[:70, :84])),
+        lambda frame: replace(frame, rgb=np.ascontiguousarray(frame.rgb[:70, :84])),
         'size changed from 98x75 to 84x70',
     ),
     'rotated': (
-        lambda frame: later(frame, rgb=np.ascontiguousarray(frame.rgb.swapaxes(0, 1))),
+        lambda frame: replace(frame, rgb=np.ascontiguousarray(frame.rgb.swapaxes(0, 1))),
         'size changed from 98x75 to 75x98',
     ),
 }
@@ -64,7 +58,7 @@ def test_after_a_break_a_frame_is_a_first_frame(change, reason):
     assert came.shift_px == (0, 0)
     assert came.confidence == 0
     # And from there the stream goes on.
-    following = later(changed, stamp_ns=changed.stamp_ns + PERIOD_NS, skipped_ns=())
+    following = replace(changed, stamp_ns=changed.stamp_ns + PERIOD_NS, skipped_ns=())
     assert steps(pipe, [following])[0].reset is None
 
 
@@ -73,7 +67,7 @@ def test_a_break_of_one_camera_leaves_the_others_alone():
     alone = steps(pipeline(), b)
     pipe = pipeline()
     for i in range(4):
-        frame = later(a[i], frame_id='rear' if i == 3 else '')
+        frame = replace(a[i], frame_id='rear' if i == 3 else '')
         results = pipe.step({'a': frame, 'b': b[i]})
         assert_close(results['b'], alone[i])
         assert results['b'].reset == ('first frame' if i == 0 else None)
@@ -84,18 +78,18 @@ def test_a_break_of_one_camera_leaves_the_others_alone():
 def test_frames_that_a_slow_machine_skips_are_no_gap():
     first, second = clip(2)
     skipped_ns = tuple(first.stamp_ns + i * 900_000_000 for i in (1, 2, 3))
-    late = later(second, stamp_ns=first.stamp_ns + 3_400_000_000)
+    late = replace(second, stamp_ns=first.stamp_ns + 3_400_000_000)
     pipe = pipeline()
-    results = steps(pipe, [first, later(late, skipped_ns=skipped_ns)])
+    results = steps(pipe, [first, replace(late, skipped_ns=skipped_ns)])
     assert results[1].reset is None
     assert steps(pipeline(), [first, late])[1].reset == 'gap of 3.400 s between frames'
-    holed = later(late, skipped_ns=skipped_ns[:1])
+    holed = replace(late, skipped_ns=skipped_ns[:1])
     assert steps(pipeline(), [first, holed])[1].reset == 'gap of 2.500 s between frames'
 
 
 def test_max_gap_is_a_limit_that_can_be_set():
     first, second = clip(2)
-    at_limit = later(second, stamp_ns=first.stamp_ns + 10**9)
+    at_limit = replace(second, stamp_ns=first.stamp_ns + 10**9)
     assert steps(pipeline(), [first, at_limit])[1].reset is None
     pipe = pipeline()
     pipe.max_gap_s = 0.5
@@ -104,7 +98,7 @@ def test_max_gap_is_a_limit_that_can_be_set():
 
 def test_a_repeated_stamp_is_no_break():
     first, second = clip(2)
-    assert steps(pipeline(), [first, later(second, stamp_ns=first.stamp_ns)])[1].reset is None
+    assert steps(pipeline(), [first, replace(second, stamp_ns=first.stamp_ns)])[1].reset is None
 
 
 @pytest.mark.parametrize('camera', ['a', None])
@@ -142,7 +136,7 @@ def test_a_wrong_image_is_refused_and_changes_nothing(rgb):
     pipe = pipeline()
     came = steps(pipe, a[:2])
     with pytest.raises(ValueError, match=r"camera 'b': expected RGB uint8 of shape \(H, W, 3\)"):
-        pipe.step({'a': a[2], 'b': later(b[2], rgb=rgb)})
+        pipe.step({'a': a[2], 'b': replace(b[2], rgb=rgb)})
     came += steps(pipe, a[2:])
     assert all(same(*pair) for pair in zip(whole, came, strict=True))
 

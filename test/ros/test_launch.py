@@ -29,6 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import SampleRoom
+from support.ros_processes import stamp_ns
 
 pytestmark = pytest.mark.slow
 
@@ -330,7 +331,3 @@ def test_a_bag_that_loops_is_replayed_in_its_own_time_and_starts_afresh_each_tim
     values = {one.key: one.value for one in camera.values}
     assert int(values['resets']) >= 3
     assert 'stamp went back' in values['last reset']
-
-
-def stamp_ns(message) -> int:
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec

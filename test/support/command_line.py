@@ -2,7 +2,12 @@
 """The commands as a user starts them, without a network."""
 
 import os
+import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': str(ROOT)}
+COMMAND = [sys.executable, '-m', 'smoothdino_model']
+ENVIRONMENT = {
+    **os.environ,
+    'HF_HUB_OFFLINE': '1',
+    'PYTHONPATH': str(Path(__file__).parents[2]),
+}

@@ -35,6 +35,11 @@ def as_batch(*frames: CameraFrame) -> torch.Tensor:
     return torch.from_numpy(np.stack([frame.rgb for frame in frames]))
 
 
+def batches(n_frames: int, seed: int = 0) -> torch.Tensor:
+    """The pictures of a clip as the model takes them: (T, 1, 70, 98, 3), of whole patches."""
+    return torch.stack([as_batch(frame) for frame in clip(n_frames, seed, height=70)])
+
+
 def same(one: DepthResult, other: DepthResult) -> bool:
     return (
         np.array_equal(one.depth_m, other.depth_m)

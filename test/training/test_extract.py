@@ -30,6 +30,7 @@ from support.made_camera_bags import (
     write_plain,
 )
 from support.made_jpegs import with_orientation
+from support.made_mosaics import MOSAIC_COLOUR, mosaic_of
 from support.made_recordings import BAGS, START_NS, K
 from training.data.bag_frames import numbers_of, pairs_of
 from training.data.clips import find_clips
@@ -39,7 +40,6 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 PNG_16 = bytes(12) + cv2.imencode('.png', as_16uc1(depth_of(1)))[1].tobytes()
-PNG_COLOUR = bytes(12) + cv2.imencode('.png', picture(1))[1].tobytes()
 
 
 def files_of(folder):
@@ -132,7 +132,7 @@ def test_a_jpeg_is_kept_as_it_came(tmp_path):
 def test_a_clip_holds_what_the_bag_shows_where_a_file_would_show_another(tmp_path, kind):
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     if kind == 'mosaic':
-        pixels, form = np.array([[200, 120], [120, 30]], np.uint8)[y % 2, x % 2], 'bayer_rggb8'
+        pixels, form = mosaic_of('rggb', HEIGHT // 2, WIDTH // 2), 'bayer_rggb8'
     else:
         pixels, form = np.dstack([4 * x, 5 * y, 0 * x]).astype(np.uint8), 'bgr8'
     jpeg = cv2.imencode('.jpg', pixels)[1].tobytes()
@@ -147,7 +147,7 @@ def test_a_clip_holds_what_the_bag_shows_where_a_file_would_show_another(tmp_pat
     shown = rgb_from_compressed(jpeg, form=form)
     np.testing.assert_allclose(rgb.astype(int), shown, atol=12)
     if kind == 'mosaic':
-        np.testing.assert_allclose(rgb.mean((0, 1)), [200, 120, 30], atol=6)
+        np.testing.assert_allclose(rgb.mean((0, 1)), MOSAIC_COLOUR, atol=6)
 
 
 def write_dim(path):
