@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from smoothdino_model.engines.choice import arithmetic, dtype_of
-from smoothdino_model.engines.cuda_graph import Recording, current
+from smoothdino_model.engines.recording import Recording, current
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.pipeline import DepthPipeline
 

@@ -1,10 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A step of the network as CUDA graphs, for the shapes of frames that come again.
 
-A recorded graph starts all kernels of a step at once, where Python starts them one by one. It
-holds its memory for as long as it lives and is bound to one shape, so few are kept, and only of
-shapes that have come a few times. What cannot be recorded, or records wrongly, is remembered and
-runs as it is.
+A recorded graph starts all kernels of a step at once, where Python starts them one by one. What
+has to hold of it, and why it does:
+
+- Every frame gets the answer of the step as it is. A recording is compared with it before it is
+  used, and where one fails, at whatever point, the step itself answers.
+- Nothing is tried twice that failed once. A shape counts as refused before its recording begins.
+- Depth and states are values. They are copied out of the memory that the next replay writes to.
+- Memory has a bound. A graph holds that of a step and is bound to one shape, so few are kept, of
+  shapes that have come a few times, and none where memory has run out.
+- All of it happens on the step's own device, whichever is the current one.
+
+The making of a graph itself is in recording.py. Nothing in here needs a GPU to run, and the tests
+run it on the CPU with work that repeats itself in the place of a graph.
 """
 
 from __future__ import annotations
@@ -14,32 +23,27 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Generic, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
 from smoothdino_model.engines.one_piece import in_one_piece, parts_of
+from smoothdino_model.engines.recording import Recording, current
 from smoothdino_model.network.smoothdino import Step
 from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.one_line import first_line
 
 _log = logging.getLogger(__name__)
 
-Made = TypeVar('Made')
-
 GRAPHS_KEPT = 4  # sizes and batches; each holds the memory of a step
 TIMES_SEEN = 3  # before a shape is worth recording
 _SHAPES_COUNTED = 64
 _TOLERANCE = 1e-2  # of the largest depth: algorithms may differ, pictures may not
 
-# (forward, a batch of frames, a recording of its to share the memory of) -> what replays it
+# (forward, a batch of frames, what shares its memory) -> what replays it
 Capture = Callable[[Step, Tensor, Any], Step]
 
 
@@ -167,7 +171,7 @@ class RecordedStep:
         forward: Step,
         rgb: Tensor,
         beside: RecordedStep | None,
-        record: Callable[..., Recording[Sequence[Tensor]]] | None = None,
+        record: Callable[..., Recording[Sequence[Tensor]]] = Recording,
     ) -> None:
         frame = self._frame = rgb.clone()
         _, first_state = forward(frame, None)
@@ -177,7 +181,7 @@ class RecordedStep:
             depth_m, state = forward(frame, None if states is None else states.state)
             return (depth_m,) if state is None else (depth_m, *state.tensors)
 
-        self._recording: Recording[Sequence[Tensor]] = (record or Recording)(
+        self._recording: Recording[Sequence[Tensor]] = record(
             work, rgb.device, None if beside is None else beside._recording
         )
 
@@ -208,7 +212,9 @@ class StatePlace:
         """Copy a state, of whatever origin, here; None is the one of cameras at their first."""
         if state is None:
             self._piece.zero_()  # and so not valid
-        elif state in self._pieces:
+            return
+        state.check_followed_by(len(self.state.valid), self.state.frame_size)
+        if state in self._pieces:
             self._piece.copy_(self._pieces[state])
         else:
             for kept, came in zip(self.state.tensors, state.tensors, strict=True):
@@ -220,87 +226,6 @@ class StatePlace:
         state = self.state.with_tensors(parts_of(piece, tensors))
         self._pieces[state] = piece
         return state
-
-
-class Recording(Generic[Made]):
-    """One call of ``work`` as a CUDA graph; ``made`` is what it gave, written anew by ``replay``.
-
-    It is recorded in a stream of its own and with the thread's own mode of capture: what another
-    thread asks of the device meanwhile is neither recorded nor an error. It shares the memory of
-    ``beside``.
-    """
-
-    def __init__(
-        self,
-        work: Callable[[], Made],
-        device: torch.device,
-        beside: Recording[Any] | None = None,
-    ) -> None:
-        aside = torch.cuda.Stream(device)
-        aside.wait_stream(torch.cuda.current_stream(device))
-        # Leaving the block brings the thread back to its own stream, also by an exception.
-        with torch.cuda.stream(aside), _algorithms_tried_out():
-            for _ in range(2):
-                work()
-            with TensorsRead() as read:
-                work()
-            # A graph knows addresses: a table of this size stays, whichever cache lets it go.
-            self._read = read.tensors
-            aside.synchronize()
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(
-                self._graph,
-                pool=None if beside is None else beside._graph.pool(),
-                stream=aside,
-                capture_error_mode='thread_local',
-            ):
-                self.made = work()
-        torch.cuda.current_stream(device).wait_stream(aside)
-
-    def replay(self) -> None:
-        self._graph.replay()
-
-
-class TensorsRead(TorchDispatchMode):
-    """Collects what operations read and none of those before them made: weights, tables."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._read: dict[int, Tensor] = {}
-        self._made = WeakIdKeyDictionary()
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return list(self._read.values())
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for one in tree_leaves((args, kwargs)):
-            if isinstance(one, Tensor) and one not in self._made:
-                self._read[id(one)] = one
-        came = func(*args, **(kwargs or {}))
-        for one in tree_leaves(came):
-            if isinstance(one, Tensor):
-                self._made[one] = None
-        return came
-
-
-def current(device: torch.device) -> AbstractContextManager:
-    return torch.cuda.device(device) if device.type == 'cuda' else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _algorithms_tried_out():
-    """Let cuDNN try its algorithms out, unless equal runs were asked for, which that ends.
-
-    One setting is changed and put back. TF32, which PyTorch allows convolutions by default, and
-    what else the process has chosen stay as they are.
-    """
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 def _median_s(step: Step, rgb: Tensor) -> float:

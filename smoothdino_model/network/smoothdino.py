@@ -217,13 +217,7 @@ class SmoothDino(nn.Module):
         frames, spectrum = seen.features, seen.spectrum
         if spectrum is None:
             raise ValueError('expected frames with their spectrum, got those of a plain backbone')
-        batch = len(spectrum)
-        if state.frame_size != frames.frame_size or len(state.valid) != batch:
-            raise ValueError(
-                f'expected frames like those of the state, {len(state.valid)} of '
-                f'{state.frame_size}, got {batch} of {frames.frame_size}; '
-                'start afresh with state=None'
-            )
+        state.check_followed_by(len(spectrum), frames.frame_size)
         shift_input_px, confidence = phase_correlate(
             state.spectrum, spectrum, width=frames.content.width
         )

@@ -46,6 +46,14 @@ class TemporalState:
         """The same, of which nothing counts: what comes next is a first frame."""
         return replace(self, valid=torch.zeros_like(self.valid))
 
+    def check_followed_by(self, batch: int, frame_size: tuple[int, int]) -> None:
+        """Raise ValueError where other frames follow than the state is of."""
+        if self.frame_size != frame_size or len(self.valid) != batch:
+            raise ValueError(
+                f'expected frames like those of the state, {len(self.valid)} of '
+                f'{self.frame_size}, got {batch} of {frame_size}; start afresh with state=None'
+            )
+
     def each(self, change: Callable[[Tensor], Tensor]) -> TemporalState:
         """Give the state of the same frames with every tensor changed."""
         return self.with_tensors([change(tensor) for tensor in self.tensors])

@@ -8,8 +8,8 @@ from smoothdino_model.engines.cuda_graph import (
     GRAPHS_KEPT,
     TIMES_SEEN,
     GraphedStep,
-    TensorsRead,
 )
+from smoothdino_model.engines.recording import TensorsRead
 from smoothdino_model.network.phase_correlation import phase_correlation
 from support.tiny_networks import tiny_smoothdino
 

@@ -66,6 +66,22 @@ def test_fp32_is_the_cpus_depth_eager_and_as_a_graph(frames):
 
 
 @torch.inference_mode()
+def test_depth_and_states_that_somebody_keeps_change_under_nobody(frames):
+    by_gpu = engine('fp32')
+    uploaded = [batch(rgb).to(GPU) for rgb in frames[:12]]
+    kept, state = [], None
+    for rgb in uploaded:
+        depth_m, state = by_gpu(rgb, state)
+        kept.append((depth_m, state, [one.clone() for one in (depth_m, *state.tensors)]))
+    assert recorded(by_gpu)
+    again_m, _ = by_gpu(uploaded[8], kept[7][1])
+    assert relative_error(again_m.cpu(), kept[8][0].cpu()) < 1e-4
+    for depth_m, state, as_given in kept:
+        for one, before in zip((depth_m, *state.tensors), as_given, strict=True):
+            assert torch.equal(one, before)
+
+
+@torch.inference_mode()
 def test_half_precision_stays_within_a_hundredth(frames):
     half, exact = engine(chosen_precision('auto', GPU, 'torch')), engine('fp32')
     half_state = exact_state = None

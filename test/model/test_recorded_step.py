@@ -102,6 +102,22 @@ def test_depth_and_states_that_somebody_keeps_change_under_nobody():
         assert_equal(came, one)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize('wrong', [{'cameras': 1}, {'height': 56}], ids=str)
+def test_a_state_of_other_frames_is_refused_in_words_and_costs_no_recording(wrong, any_speed):
+    """One camera's state would else be copied to all."""
+    model = tiny_smoothdino()
+    step = GraphedStep(model, CPU, on_cpu)
+    frames = ride(4, cameras=2)
+    for rgb in frames:
+        step(rgb, None)
+    _, other = model(ride(1, **{'cameras': 2, **wrong})[0], None)
+    with pytest.raises(ValueError, match='start afresh with state=None'):
+        step(frames[0], other)
+    assert step.recorded_shapes == [(2, 42, 56, 3)]
+    assert_equal(step(frames[0], None), model(frames[0], None))
+
+
 def recording_pipeline(network='memory and adapter'):
     pipeline = DepthPipeline(NETWORKS[network](), device='cpu', precision='fp32')
     pipeline._network = GraphedStep(pipeline._network, CPU, on_cpu)
