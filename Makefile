@@ -2,6 +2,7 @@
 # make check  before each commit, in a minute and a half: lint, types, the tests that are not marked slow
 # make test   everything CI runs: lint, types, the colcon build, all tests
 # make soak   the long tests of what the node and its depth survive, then half an hour of load: MINUTES=30 OUTPUT=dir
+# make humble the suite but for training in an environment with Ubuntu 22.04's numpy and OpenCV, in .venv-humble
 # make gpu    on a machine with an NVIDIA GPU: its tests, the figures of docs/performance.md, a verdict: OUTPUT=dir;
 #             PYTHON=python of an environment that has torch already is taken as it is
 # make setup  the virtual environment in .venv, which the others make for themselves
@@ -25,7 +26,7 @@ PINS := cat constraints.txt
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: setup pins demo check test soak gpu lint build clean smoothdino-small notebooks
+.PHONY: setup pins demo check test soak humble gpu lint build clean smoothdino-small notebooks
 
 setup: $(STAMP)
 
@@ -81,6 +82,20 @@ test: lint build
 soak: setup
 	SMOOTHDINO_SOAK=1 $(PY) -m pytest test/ros/test_fuzz.py test/ros/test_survival.py test/model/test_engine.py --timeout 7200
 	$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),30) --output $(or $(OUTPUT),soak_output)
+
+# Python 3.10, numpy and OpenCV are those of Ubuntu 22.04, which Humble runs on; the rest comes from PyPI.
+HUMBLE := .venv-humble
+humble: $(HUMBLE)/.ready
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(HUMBLE)/bin/python -m pytest -n 2 --dist loadfile test/model test/ros
+
+$(HUMBLE)/.ready: requirements.txt requirements-ros.txt constraints.txt
+	rm -rf $(HUMBLE)
+	python3.10 -m venv $(HUMBLE)
+	{ sed -e '/^numpy==/d' -e '/^opencv-python==/d' constraints.txt \
+	  && echo 'numpy==1.21.5' && echo 'opencv-python==4.5.4.60'; } > $(HUMBLE)/constraints.txt
+	$(HUMBLE)/bin/python -m pip install --disable-pip-version-check -c $(HUMBLE)/constraints.txt \
+	  -r requirements.txt -r requirements-ros.txt pillow pytest pytest-timeout pytest-xdist hypothesis
+	touch $@
 
 gpu:
 	@$(PYTHON) -m benchmarks.gpu $(if $(OUTPUT),--output '$(OUTPUT)')

@@ -33,8 +33,8 @@ setup(
     ],
     install_requires=[
         'huggingface-hub>=0.26',
-        'numpy>=1.23',
-        'opencv-python>=4.8',
+        'numpy>=1.21',
+        'opencv-python>=4.5.4',
         'pyyaml',
         'rosbags>=0.11.9',
         'safetensors>=0.4',

@@ -109,10 +109,10 @@ def test_colours_of_16_bit_are_those_of_8(encoding, order):
 @pytest.mark.parametrize(
     ('pattern', 'of_opencv'),
     [
-        ('rggb', cv2.COLOR_BayerRGGB2RGB),
-        ('bggr', cv2.COLOR_BayerBGGR2RGB),
-        ('gbrg', cv2.COLOR_BayerGBRG2RGB),
-        ('grbg', cv2.COLOR_BayerGRBG2RGB),
+        ('rggb', cv2.COLOR_BayerBG2RGB),  # named by the pixels of the second row and column
+        ('bggr', cv2.COLOR_BayerRG2RGB),
+        ('gbrg', cv2.COLOR_BayerGR2RGB),
+        ('grbg', cv2.COLOR_BayerGB2RGB),
     ],
 )
 def test_mosaics_of_16_bit_are_those_of_opencv(pattern, of_opencv, order):
