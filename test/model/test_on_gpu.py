@@ -100,10 +100,15 @@ def test_a_step_waits_for_nothing(frames):
     uploaded = [batch(rgb).to(GPU) for rgb in frames[:3]]
     _, state = by_gpu.model(uploaded[0], None)
     by_gpu.model(uploaded[1], state)
+    for _ in range(TIMES_SEEN):
+        _, replayed = by_gpu(uploaded[0], None)
+    assert recorded(by_gpu)
     torch.cuda.set_sync_debug_mode('error')
     try:
         _, state = by_gpu.model(uploaded[0], None)
         by_gpu.model(uploaded[2], state)
+        for given in (None, state, replayed):  # of any origin
+            by_gpu(uploaded[2], given)
     finally:
         torch.cuda.set_sync_debug_mode('default')
 
