@@ -6,6 +6,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -120,8 +121,7 @@ def write_depth_bag(
     account = Account(lost=[recording.cut] if recording.cut else [])
     try:
         with (
-            written_whole(path) as place,
-            Writer(place, version=_VERSION, storage_plugin=StoragePlugin[storage.upper()]) as bag,
+            _written(path, storage) as bag,
             # disable=None: no bar where stderr is not a terminal
             tqdm(total=len(recording) or None, unit='frame', disable=None) as bar,
         ):
@@ -145,6 +145,17 @@ def write_depth_bag(
     except sqlite3.Error as error:  # those of reading are RecordingErrors
         raise OSError(f'{path} cannot be written: {error}') from None
     return account
+
+
+@contextmanager
+def _written(path: Path, storage: str) -> Iterator[Writer]:
+    """Give a bag to write to, whose file is called NAME_0, as rosbag2 calls the first of a bag."""
+    with written_whole(path) as place:
+        numbered = place.with_name(f'{place.name}_0')  # by its folder a file is called
+        plugin = StoragePlugin[storage.upper()]
+        with Writer(numbered, version=_VERSION, storage_plugin=plugin) as bag:
+            yield bag
+        numbered.rename(place)
 
 
 def check_output(path: Path) -> None:

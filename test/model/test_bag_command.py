@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+import yaml
 from rosbags.highlevel import AnyReader
 
 from smoothdino_model.cli.bag import _deterministic
@@ -73,7 +74,7 @@ def test_two_runs_write_the_same_bytes(tmp_path, tiny_model_dir):
         environment = ENVIRONMENT | {'OMP_NUM_THREADS': '1'}
         subprocess.run([*command, *options], env=environment, check=True, timeout=120)
     files = [sorted((tmp_path / run / 'out').iterdir()) for run in ('one', 'two')]
-    assert [file.name for file in files[0]] == ['metadata.yaml', 'out.mcap']
+    assert [file.name for file in files[0]] == ['metadata.yaml', 'out_0.mcap']
     for one, other in zip(*files, strict=True):
         assert one.read_bytes() == other.read_bytes()
 
@@ -104,7 +105,7 @@ def test_foxgloves_library_reads_the_mcap_from_what_stands_in_it(tmp_path, bag):
     from mcap_ros2.decoder import DecoderFactory
 
     assert bag(write_bag(tmp_path / 'in', pictures(3))) == 0
-    with (tmp_path / 'out' / 'out.mcap').open('rb') as file:
+    with (tmp_path / 'out' / 'out_0.mcap').open('rb') as file:
         reader = make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()])
         assert reader.get_header().profile == 'ros2'
         decoded = list(reader.iter_decoded_messages(topics=['/depth/image']))
@@ -115,11 +116,24 @@ def test_foxgloves_library_reads_the_mcap_from_what_stands_in_it(tmp_path, bag):
         assert bytes(one.decoded_message.data) == image.data.tobytes()
 
 
+@pytest.mark.parametrize(('storage', 'name'), [('mcap', 'out_0.mcap'), ('sqlite3', 'out_0.db3')])
+def test_its_file_is_called_as_rosbag2_calls_it_wherever_it_is_named(tmp_path, bag, storage, name):
+    assert bag(write_bag(tmp_path / 'in', pictures(2)), 'out', '--storage', storage) == 0
+    assert sorted(file.name for file in (tmp_path / 'out').iterdir()) == ['metadata.yaml', name]
+    metadata = yaml.safe_load((tmp_path / 'out' / 'metadata.yaml').read_text())
+    information = metadata['rosbag2_bagfile_information']
+    assert information['relative_file_paths'] == [name]
+    assert [file['path'] for file in information['files']] == [name]
+    within = (tmp_path / 'out' / name).read_bytes()  # both storages keep the metadata, too
+    assert name.encode() in within
+    assert f'out.{name.split(".")[1]}'.encode() not in within
+
+
 def test_sqlite3_and_millimetres(tmp_path, tiny_model_dir, bag):
     source = write_bag(tmp_path / 'in', pictures(3), 'sqlite3')
     options = ('--storage', 'sqlite3', '--depth-encoding', '16UC1', '--min-depth', '2.2')
     assert bag(source, 'out', *options) == 0
-    with sqlite3.connect(tmp_path / 'out' / 'out.db3') as database:
+    with sqlite3.connect(tmp_path / 'out' / 'out_0.db3') as database:
         assert database.execute('PRAGMA integrity_check').fetchone() == ('ok',)
     for image, depth_m in zip(
         images(tmp_path / 'out'), expected(source, tiny_model_dir), strict=True
