@@ -51,8 +51,8 @@ setup(
     zip_safe=False,
     entry_points={
         'console_scripts': [
-            'smoothdino = smoothdino_model.cli.main:main',
-            'depth_node = smoothdino_ros.depth_node:main',
+            'smoothdino = smoothdino_model.__main__:main',
+            'depth_node = smoothdino_ros.start:main',
             'sample_camera = smoothdino_ros.demo.sample_camera:main',
             'demo = smoothdino_ros.demo.demo:main',
         ],

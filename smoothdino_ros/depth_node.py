@@ -32,7 +32,7 @@ from smoothdino_ros import conversions, diagnostics, parameters
 from smoothdino_ros import declared_parameters as declared
 from smoothdino_ros.camera import Camera
 from smoothdino_ros.inference_worker import InferenceWorker
-from smoothdino_ros.loading import load_pipeline
+from smoothdino_ros.loading import imported, load_pipeline
 from smoothdino_ros.parameters import NodeParameters
 from smoothdino_ros.ros_log import ToRosLog
 from smoothdino_ros.topics import namesake
@@ -61,6 +61,7 @@ class DepthNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__('depth')
         self.loading = False  # a model, which may take minutes
+        self.ended = False  # by a signal
         self._state = 'unconfigured'
         self._fault = ''
         self._enabled = True
@@ -172,8 +173,11 @@ class DepthNode(LifecycleNode):
         return _FAILURE
 
     def _load(self, p: NodeParameters) -> DepthPipeline:
+        imported()  # a signal waits: an exception in torch's start would abort the process
         self.loading = True
         try:
+            if self.ended:
+                raise SystemExit
             return load_pipeline(p)
         finally:
             self.loading = False
@@ -299,6 +303,8 @@ def main(args: list[str] | None = None) -> int:
         if signalled_s[-1] - signalled_s[0] > 2:  # sooner, it is a launcher passing on the first
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        if node is not None:
+            node.ended = True
         if node is not None and node.loading and len(signalled_s) == 1:  # perhaps a download
             # Not KeyboardInterrupt: one that passes through an exec or eval, which libraries do
             # on import, makes Python end itself by the signal, caught or not.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def load_pipeline(p: NodeParameters) -> DepthPipeline:
     """Raises what DepthPipeline.from_pretrained does."""
-    pipeline = _imported()
+    pipeline = imported()
     use_threads(p.threads)
     return pipeline.from_pretrained(
         p.model,
@@ -32,7 +32,7 @@ def load_pipeline(p: NodeParameters) -> DepthPipeline:
 
 
 @functools.cache
-def _imported() -> type[DepthPipeline]:
+def imported() -> type[DepthPipeline]:
     """Import PyTorch and transformers, which takes seconds: a node should be there at once.
 
     They make 3,000 modules, which stay. The garbage collector would look through them again and

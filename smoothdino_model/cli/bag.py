@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from smoothdino_model.cli.model_arguments import (
     floor_of,
     pipeline_of,
 )
+from smoothdino_model.engines.process import signals_wait
 from smoothdino_model.recordings.open import open_recording
 
 
@@ -45,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     with open_recording(
         args.input, topic=args.image, info_topic=args.camera_info, bit_depth=args.bit_depth
     ) as recording:
-        from smoothdino_model.depth_bag import DepthFormat, check_output, write_depth_bag
-        from smoothdino_model.recordings.bags import BagRecording
+        with signals_wait(signal.SIGINT):
+            from smoothdino_model.depth_bag import DepthFormat, check_output, write_depth_bag
+            from smoothdino_model.recordings.bags import BagRecording
 
         if not isinstance(recording, BagRecording):
             raise ValueError(f'expected a rosbag, got {args.input}: infer takes it')

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
 from smoothdino_model.cli.model_arguments import add_input_height
+from smoothdino_model.engines.process import signals_wait
 
 
 def add_to(commands: Any) -> None:
@@ -31,9 +33,10 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f'--size: expected HEIGHTxWIDTH such as 480x640, got {args.size!r}')
     if args.precision not in ('fp32', 'fp16'):
         raise ValueError(f'--precision: expected fp32 or fp16, got {args.precision!r}')
-    from smoothdino_model.engines.choice import set_precision
-    from smoothdino_model.engines.onnx_export import export_onnx
-    from smoothdino_model.weights.checkpoint import load_model
+    with signals_wait(signal.SIGINT):
+        from smoothdino_model.engines.choice import set_precision
+        from smoothdino_model.engines.onnx_export import export_onnx
+        from smoothdino_model.weights.checkpoint import load_model
 
     model = load_model(args.model, adapter=args.adapter, input_height=args.input_height).eval()
     set_precision(model, args.precision)

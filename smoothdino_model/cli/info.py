@@ -6,12 +6,14 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import signal
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import cv2
 
 from smoothdino_model.cli.model_arguments import add_which_model
+from smoothdino_model.engines.process import signals_wait
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,8 +40,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _tell_parts(name: str | None, adapter: str | None) -> None:
     """Say what a model is made of; parts that do not belong together are refused on loading."""
-    from smoothdino_model.weights.checkpoint import load_model
-    from smoothdino_model.weights.hub import DEFAULT_MODEL, resolve_model
+    with signals_wait(signal.SIGINT):
+        from smoothdino_model.weights.checkpoint import load_model
+        from smoothdino_model.weights.hub import DEFAULT_MODEL, resolve_model
 
     name = name or DEFAULT_MODEL
     model = load_model(name, adapter=adapter)
@@ -115,9 +118,10 @@ def _version(distribution: str) -> str | None:
 
 
 def _devices() -> list[str]:
-    import torch
+    with signals_wait(signal.SIGINT):
+        import torch
 
-    from smoothdino_model.engines.choice import cpu_computes_in_bf16
+        from smoothdino_model.engines.choice import cpu_computes_in_bf16
 
     bf16 = 'bf16 in hardware' if cpu_computes_in_bf16() else 'bf16 emulated'
     devices = [f'cpu ({torch.get_num_threads()} threads, {bf16})']

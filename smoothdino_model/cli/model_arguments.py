@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from typing import TYPE_CHECKING
+
+from smoothdino_model.engines.process import large_pages, signals_wait, use_threads
 
 if TYPE_CHECKING:
     from smoothdino_model.pipeline import DepthPipeline
@@ -86,9 +89,9 @@ def add_input_height(parser: argparse.ArgumentParser) -> None:
 
 
 def pipeline_of(args: argparse.Namespace) -> DepthPipeline:
-    from smoothdino_model.engines.process import large_pages, use_threads
-    from smoothdino_model.pipeline import DepthPipeline
-    from smoothdino_model.weights.hub import DEFAULT_MODEL
+    with signals_wait(signal.SIGINT):
+        from smoothdino_model.pipeline import DepthPipeline
+        from smoothdino_model.weights.hub import DEFAULT_MODEL
 
     large_pages()
     use_threads(args.threads)

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What belongs to a whole process: its threads and its memory. Commands set it, imports do not.
+"""What belongs to a whole process: threads, memory and signals. Commands set it, imports do not.
 
 Without torch, because half of it has to stand in the environment before torch is imported.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -31,6 +34,26 @@ def sleep_while_waiting() -> None:
 def sleeps_while_waiting() -> bool:
     """Whether threads of this process that have nothing to do are to sleep."""
     return os.environ.get('OMP_WAIT_POLICY', '').lower() == 'passive'
+
+
+@contextlib.contextmanager
+def signals_wait(*numbers: signal.Signals) -> Iterator[None]:
+    """Let signals wait while something is imported, and raise KeyboardInterrupt then.
+
+    An exception in the midst of torch's start in C++ ends the process with an abort.
+    """
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # no other may, nor is interrupted
+        heard = [one for one in numbers if signal.getsignal(one) != signal.SIG_IGN]
+        before = {one: signal.signal(one, lambda number, _: came.append(number)) for one in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def large_pages() -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -58,7 +62,7 @@ def download_model(name: str) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise CheckpointError(
             f'model {name!r} is not in the local cache and HF_HUB_OFFLINE is set: unset it, or '
-            f"run 'smoothdino download {name}' where there is a network and copy what it gives"
+            f"run '{command()} download {name}' where there is a network and copy what it gives"
             f'{_bundled_instead(name)}'
         )
     _log.info('downloading %s from the Hugging Face hub', name)
@@ -73,9 +77,19 @@ def download_model(name: str) -> Path:
         raise CheckpointError(
             f'model {name!r} is not in the local cache and could not be downloaded '
             f'({first_line(error)}): check the name and the network, or download it elsewhere '
-            f"with 'smoothdino download {name}' and pass the copied directory as the model"
+            f"with '{command()} download {name}' and pass the copied directory as the model"
             f'{_bundled_instead(name)}'
         ) from error
+
+
+def command() -> str:
+    """How to call the command line here: colcon puts it where `ros2 run` finds it, not on PATH."""
+    if shutil.which('smoothdino'):
+        return 'smoothdino'
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    if any(Path(one, 'lib', 'smoothdino_ros', 'smoothdino').exists() for one in prefixes if one):
+        return 'ros2 run smoothdino_ros smoothdino'
+    return shlex.join([sys.executable, '-m', 'smoothdino_model'])
 
 
 def weight_files(directory: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 """Models by name: from the cache without a network, or in words how to get them."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from smoothdino_model.weights.checkpoint import load_model
-from smoothdino_model.weights.hub import resolve_model
+from smoothdino_model.weights.hub import command, resolve_model
 from support.checkpoints import depths, refusal
 
 
@@ -26,7 +27,7 @@ def test_a_model_that_is_not_cached_says_how_to_get_it_offline(empty_cache, monk
     message = refusal(load_model, 'facebook/dpt-dinov2-small-nyu')
     assert "model 'facebook/dpt-dinov2-small-nyu' is not in the local cache" in message
     assert 'HF_HUB_OFFLINE is set: unset it' in message
-    assert "'smoothdino download facebook/dpt-dinov2-small-nyu'" in message
+    assert f"'{command()} download facebook/dpt-dinov2-small-nyu'" in message
 
 
 def test_a_model_that_cannot_be_downloaded_says_so_soon(tmp_path):
@@ -57,8 +58,34 @@ def test_a_model_that_cannot_be_downloaded_says_so_soon(tmp_path):
     waited_s, message = done.stdout.split(maxsplit=1)
     assert float(waited_s) < 5
     assert "model 'somebody/something' is not in the local cache and could not" in message
-    assert "'smoothdino download somebody/something'" in message
+    assert f"'{command()} download somebody/something'" in message
     assert 'Retrying' not in done.stderr
+
+
+def executable(path: Path) -> Path:
+    path.parent.mkdir(parents=True)
+    path.write_text('#!/bin/sh\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_what_is_advised_works_as_typed_wherever_the_command_line_is(tmp_path, monkeypatch):
+    """By pip on PATH, by colcon for ros2 run, in a clone by the Python that runs."""
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
+    monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
+    help_of = subprocess.run(
+        [*shlex.split(command()), 'download', '--help'],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 'MODEL' in help_of.stdout
+    executable(tmp_path / 'install' / 'lib' / 'smoothdino_ros' / 'smoothdino')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'/opt/ros/jazzy{os.pathsep}{tmp_path / "install"}')
+    assert command() == 'ros2 run smoothdino_ros smoothdino'
+    executable(tmp_path / 'bin' / 'smoothdino')
+    assert command() == 'smoothdino'
 
 
 def test_a_cached_model_needs_no_network(tmp_path, tiny_model_dir, monkeypatch):

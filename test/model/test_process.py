@@ -2,13 +2,20 @@
 """Threads of the process: as many as it may use, and none that spins."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from smoothdino_model.engines.process import chosen_threads, cpu_quota, sleep_while_waiting
+from smoothdino_model.engines.process import (
+    chosen_threads,
+    cpu_quota,
+    signals_wait,
+    sleep_while_waiting,
+)
 
 WAITING = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME')
 FREE = {'variable': '', 'cores': 8, 'quota': None}
@@ -148,3 +155,18 @@ import smoothdino_model.pipeline, smoothdino_model.cli.main
 ours = ('OMP_', 'GOMP_', 'KMP_', 'THP_')
 print([name for name in os.environ.keys() - before if name.startswith(ours)])"""
     assert of_a_process(code) == '[]'
+
+
+@pytest.mark.parametrize('ignored', [False, True])
+def test_signals_wait_for_imports_unless_they_are_ignored(ignored):
+    was = signal.signal(signal.SIGTERM, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    done = []
+    try:
+        with nullcontext() if ignored else pytest.raises(KeyboardInterrupt):
+            with signals_wait(signal.SIGTERM):
+                signal.raise_signal(signal.SIGTERM)
+                done.append('imports')
+        assert signal.getsignal(signal.SIGTERM) == (signal.SIG_IGN if ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGTERM, was)
+    assert done == ['imports']

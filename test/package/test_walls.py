@@ -54,7 +54,7 @@ MAY_IMPORT = {
     ),
     'smoothdino_model': (),  # its public names are found by __init__.pyi
     'smoothdino_model.cli': MODEL,
-    'smoothdino_model.__main__': ('smoothdino_model.cli',),
+    'smoothdino_model.__main__': ('smoothdino_model.cli', 'smoothdino_model.engines.process'),
     'smoothdino_ros': MODEL,
     'smoothdino_ros.demo': (*MODEL, 'smoothdino_ros'),
     'training': MODEL,
