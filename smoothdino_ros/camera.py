@@ -27,6 +27,7 @@ from smoothdino_ros.inference_worker import CameraCounts, Waiting
 from smoothdino_ros.parameters import NodeParameters
 from smoothdino_ros.point_cloud import point_cloud_message
 from smoothdino_ros.scale_anchors import ScaleAnchors
+from smoothdino_ros.tf_listener import TfListener
 from smoothdino_ros.topics import WatchedSubscription, watched_publisher
 
 if TYPE_CHECKING:
@@ -45,16 +46,24 @@ class Camera:
     the executor's.
     """
 
-    def __init__(self, node: LifecycleNode, prefix: str, settings: NodeParameters) -> None:
-        self._node, self._prefix = node, prefix
+    def __init__(
+        self,
+        node: LifecycleNode,
+        prefix: str,
+        settings: NodeParameters,
+        tf: TfListener,
+    ) -> None:
+        self._node, self._prefix, self._tf = node, prefix, tf
         self.settings = settings  # replaced whole, from any thread
         self._depth = watched_publisher(node, Image, f'{prefix}depth/image')
         self._compressed = CompressedDepth(node, self._depth.topic_name)
         self._depth_info = watched_publisher(node, CameraInfo, f'{prefix}depth/camera_info')
         self._points = watched_publisher(node, PointCloud2, f'{prefix}depth/points')
         self._color = watched_publisher(node, Image, f'{prefix}depth/image_color')
-        self._anchors = ScaleAnchors(node, prefix, settings.anchors)
-        self._inputs: list[WatchedSubscription] = []  # camera_info and, while wanted, images
+        self._anchors = ScaleAnchors(node, prefix, settings.anchors, tf)
+        self._inputs: list[
+            WatchedSubscription
+        ] = []  # camera_info; while wanted, anchors' and images
         self._subscribe_to_images: Callable[[], None] = lambda: None
         self._wanted_s = 0.0  # when last
         self.subscribed_s: float | None = None  # to images, since when
@@ -102,7 +111,7 @@ class Camera:
             images = WatchedSubscription(
                 self._node, kind, self._prefix + topic, on_any_image, without='there is no depth'
             )
-            self._inputs.append(images)
+            self._inputs += [*self._anchors.subscribe(), images]
             self._rectified = is_rectified(images.topic)
             self.subscribed_s = monotonic()
 
@@ -126,6 +135,7 @@ class Camera:
         """Warn, once, where nothing arrives; let go of images, or take them up, as is wanted."""
         if not self._inputs:
             return
+        self._tf.follow()
         resting, now_s = self.subscribed_s is None, monotonic()
         for one in self._inputs:
             if resting:  # a camera may send no camera_info alone
@@ -136,7 +146,9 @@ class Camera:
             self._wanted_s = now_s
         unwanted = 0 < self.settings.unsubscribe_after_s < now_s - self._wanted_s
         if unwanted and not resting:
-            self._inputs.pop().destroy()
+            for one in self._inputs[1:]:
+                one.destroy()
+            del self._inputs[1:]
             self.subscribed_s = None
         elif resting and not unwanted:
             self._subscribe_to_images()
@@ -198,7 +210,7 @@ class Camera:
             frame_id=waiting.message.header.frame_id,
             skipped_ns=waiting.skipped_ns,
             focal=focal,
-            anchors=self._anchors.of(self._calibration, self.settings),
+            anchors=self._anchors.of(waiting.message.header, self._calibration, self.settings),
         )
 
     def kind(self, frame: CameraFrame) -> tuple[int, ...]:
@@ -235,7 +247,7 @@ class Camera:
             self._color.publish(
                 conversions.rgb_message(depth_colors(result.depth_m, **range_m), header)
             )
-        contradiction = self._anchors.follow(header, waiting.stamp_ns, result, p)
+        contradiction = self._anchors.follow(header, result, p)
         if contradiction and not self._tracking.contradiction:  # once, until it is over
             self._node.get_logger().warning(self._of + contradiction)
         self._tracking = Tracking(

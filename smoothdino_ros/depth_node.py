@@ -35,6 +35,7 @@ from smoothdino_ros.inference_worker import InferenceWorker
 from smoothdino_ros.loading import imported, load_pipeline
 from smoothdino_ros.parameters import NodeParameters
 from smoothdino_ros.ros_log import ToRosLog
+from smoothdino_ros.tf_listener import TfListener
 from smoothdino_ros.topics import namesake
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class _Configured:
     settings: NodeParameters
     pipeline: DepthPipeline
     cameras: dict[str, Camera]
+    tf: TfListener
     worker: InferenceWorker | None = None
 
 
@@ -92,6 +94,7 @@ class DepthNode(LifecycleNode):
         if now is not None:
             for camera in now.cameras.values():
                 camera.destroy()
+            now.tf.destroy()
             now.pipeline.close()
 
     # Transitions. An exception in one of them would end in `finalized`, out of reach.
@@ -99,9 +102,10 @@ class DepthNode(LifecycleNode):
     def on_configure(self, _: LifecycleState) -> TransitionCallbackReturn:
         try:
             p = declared.read(self)
-            now = self._configured = _Configured(p, self._load(p), cameras={})
+            now = _Configured(p, self._load(p), {}, TfListener(self, wanted=bool(p.anchors)))
+            self._configured = now
             for name, prefix in p.prefixes.items():
-                now.cameras[name] = Camera(self, prefix, p)
+                now.cameras[name] = Camera(self, prefix, p, now.tf)
         except Exception as error:
             self.close()
             return self._failed('Cannot configure', error)

@@ -14,7 +14,7 @@ from smoothdino_ros.parameter_field import check_within, parameter, typed, wrong
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
 COMPRESSED_DEPTH_FORMATS = ('png', 'rvl')
-SCALE_ANCHORS = ('floor',)
+SCALE_ANCHORS = ('floor', 'scan', 'range', 'points')
 
 _LONGEST_16UC1_M = 65.535  # the last millimetre that 16 bits hold
 
@@ -125,8 +125,8 @@ class NodeParameters:
     )
     scale_anchor: str = parameter(
         'none',
-        'What else tells the scale of depth: none, or floor (the height and tilt of the camera '
-        'are known).',
+        'What else tells the scale of depth: none, floor (the height and tilt of the camera are '
+        'known), scan (LaserScan), range (Range), points (PointCloud2), or several joined by +.',
         fixed=_TOPICS,
     )
     camera_height_m: float = parameter(
@@ -140,6 +140,13 @@ class NodeParameters:
     camera_roll_deg: float = parameter(
         0.0, 'Degrees by which the camera leans to its right: -90 to 90.', within=(-90.0, 90.0)
     )
+    scan_pose: str = parameter(
+        '',
+        'Where the sensor of scan is: x y z in metres and roll pitch yaw in degrees, ahead, left '
+        'and up from the camera; empty asks TF.',
+    )
+    range_pose: str = parameter('', 'Where the sensor of range is, as scan_pose.')
+    points_pose: str = parameter('', 'Where the sensor of points is, as scan_pose.')
     scale_min: float = parameter(
         0.25, 'The least that an anchor may multiply depth by: 0.01 to 1.', within=(0.01, 1.0)
     )
@@ -249,7 +256,10 @@ class NodeParameters:
     def _check_anchors(self) -> None:
         anchors, height_m = self.anchors, self.camera_height_m
         known = len(set(anchors)) == len(anchors) and set(anchors) <= set(SCALE_ANCHORS)
-        _check(self, 'scale_anchor', known, f'none or {" or ".join(SCALE_ANCHORS)}')
+        words = f'none or some of {", ".join(SCALE_ANCHORS)}, joined by +'
+        _check(self, 'scale_anchor', known, words)
+        for name in SCALE_ANCHORS[1:]:
+            self.pose_of(name)
         words = '0.02 to 100, the metres from the floor to the middle of the lens'
         if 'floor' in anchors:
             words += ', which the floor as scale_anchor needs'
@@ -260,6 +270,17 @@ class NodeParameters:
     def anchors(self) -> tuple[str, ...]:
         """The names of what tells the scale besides the network."""
         return () if self.scale_anchor == 'none' else tuple(self.scale_anchor.split('+'))
+
+    def pose_of(self, anchor: str) -> tuple[float, ...]:
+        """Of a sensor: x, y, z in metres, roll, pitch and yaw in degrees; () where TF tells."""
+        name = f'{anchor}_pose'
+        try:
+            pose = tuple(float(word) for word in getattr(self, name).split())
+        except ValueError:
+            pose = (math.nan,)
+        holds = len(pose) in (0, 6) and all(math.isfinite(one) for one in pose)
+        _check(self, name, holds, "six numbers such as '0.1 0 -0.2 0 0 0', or nothing")
+        return pose
 
     @property
     def prefixes(self) -> dict[str, str]:

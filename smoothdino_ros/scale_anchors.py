@@ -13,11 +13,15 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from smoothdino_model.recordings.calibration import Calibration
+from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_model.scale.floor import floor_of_tilt, floor_scale
 from smoothdino_model.scale.measurement import Measurement
 from smoothdino_ros.anchor_watch import AnchorWatch
+from smoothdino_ros.conversions import stamp_ns
 from smoothdino_ros.parameters import NodeParameters
-from smoothdino_ros.topics import watched_publisher
+from smoothdino_ros.range_anchor import RangeAnchor
+from smoothdino_ros.tf_listener import TfListener
+from smoothdino_ros.topics import WatchedSubscription, watched_publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +37,22 @@ class ScaleAnchors:
     `of` and `follow` are for the worker's thread, the rest for the executor's.
     """
 
-    def __init__(self, node: LifecycleNode, prefix: str, anchors: tuple[str, ...]) -> None:
+    def __init__(
+        self, node: LifecycleNode, prefix: str, anchors: tuple[str, ...], tf: TfListener
+    ) -> None:
         self._node = node
         self._names = anchors
+        self._ranges = {
+            name: RangeAnchor(node, prefix, name, tf) for name in anchors if name != 'floor'
+        }
         self._scale = (
             watched_publisher(node, Vector3Stamped, f'{prefix}depth/scale') if anchors else None
         )
         self._watch = AnchorWatch(anchors)
+
+    def subscribe(self) -> list[WatchedSubscription]:
+        """Hear the sensors, from now on; the subscriptions are the caller's."""
+        return [one.subscribe() for one in self._ranges.values()]
 
     def forget(self) -> None:
         self._watch = AnchorWatch(self._names)
@@ -55,22 +68,25 @@ class ScaleAnchors:
         """What the anchors have said, for /diagnostics."""
         return self._watch.values() if self._names else {}
 
-    def of(self, calibration: Calibration, settings: NodeParameters) -> dict[str, Anchor]:
+    def of(
+        self, header: Header, calibration: Calibration, settings: NodeParameters
+    ) -> dict[str, Anchor]:
         """Give the anchors of a frame by their names; each says itself why it can say nothing."""
-        camera = calibration.intrinsics
-        if camera is None or not self._names:
-            return {name: partial(_silent, calibration.fault) for name in self._names}
-        p = settings
-        floor = floor_of_tilt(p.camera_height_m, p.camera_pitch_deg, p.camera_roll_deg)
-        return {'floor': partial(floor_scale, camera=camera, floor=floor)}
+        anchors: dict[str, Anchor] = {}
+        for name in self._names:
+            try:
+                if calibration.intrinsics is None:
+                    raise ValueError(calibration.fault)
+                anchors[name] = self._anchor(name, calibration.intrinsics, header, settings)
+            except ValueError as error:
+                anchors[name] = partial(_silent, str(error))
+        return anchors
 
-    def follow(
-        self, header: Header, stamp_ns: int, result: DepthResult, settings: NodeParameters
-    ) -> str:
+    def follow(self, header: Header, result: DepthResult, settings: NodeParameters) -> str:
         """Tell of a frame's scale; say which anchor has contradicted the network, '' for none."""
         if result.reset is not None:
             self.forget()
-        lasting = self._watch.see(stamp_ns, result, most=settings.scale_warn)
+        lasting = self._watch.see(stamp_ns(header), result, most=settings.scale_warn)
         if self._scale and self.wanted():
             state = result.anchored
             self._scale.publish(
@@ -83,15 +99,30 @@ class ScaleAnchors:
                     ),
                 )
             )
-        return ' '.join(_contradiction(settings.camera_height_m, one) for one in lasting.values())
+        return ' '.join(_contradiction(name, one) for name, one in lasting.items())
+
+    def _anchor(
+        self, name: str, camera: Intrinsics, header: Header, settings: NodeParameters
+    ) -> Anchor:
+        p = settings
+        if name in self._ranges:
+            return self._ranges[name].of(camera, header, p.pose_of(name))
+        floor = floor_of_tilt(p.camera_height_m, p.camera_pitch_deg, p.camera_roll_deg)
+        return partial(floor_scale, camera=camera, floor=floor)
 
 
-def _contradiction(height_m: float, measured: Measurement) -> str:
+def _contradiction(name: str, measured: Measurement) -> str:
+    known_m, seen_m = measured.known_m, measured.known_m / measured.scale
+    if name == 'floor':
+        return (
+            f'The floor contradicts the network: by camera_height_m the camera is {known_m:.2f} m '
+            f'over it, by the depth of the network {seen_m:.2f} m. Measure from the floor to the '
+            'middle of the lens; if that is right, so is the depth, and scale_warn may be raised.'
+        )
     return (
-        f'The floor contradicts the network: by camera_height_m the camera is {height_m:.2f} m '
-        f'over it, by the depth of the network {height_m / measured.scale:.2f} m. Measure from '
-        'the floor to the middle of the lens; if that is right, so is the depth, and scale_warn '
-        'may be raised.'
+        f'The {name} contradicts the network: it sees things {known_m:.2f} m ahead that are '
+        f'{seen_m:.2f} m away by the depth of the network. See whether they stand where TF or '
+        f'{name}_pose says; if that is right, so is the depth, and scale_warn may be raised.'
     )
 
 

@@ -112,7 +112,7 @@ def floor_scale(depth_m: np.ndarray, camera: Intrinsics, floor: Floor) -> Measur
     height_m = floor.height_m
     left_m = height_m - _FURNITURE_M
     doubt = math.log(height_m / left_m) if left_m > 0 else math.inf
-    return Measurement(middle, spread, inliers.size, samples, doubt=doubt)
+    return Measurement(middle, spread, inliers.size, samples, height_m, doubt=doubt)
 
 
 def _lowest_surface(candidates: np.ndarray, every: np.ndarray, samples: int) -> float | str:

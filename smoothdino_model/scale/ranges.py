@@ -36,13 +36,14 @@ def points_scale(depth_m: np.ndarray, camera: Intrinsics, points_m: np.ndarray) 
     What disagrees with the most of them (glass, a corner that hides from one of the two, a scan of
     another height) is left out; where no more than chance agrees, nothing is said.
     """
-    log_scale = _log_scales(depth_m, camera, points_m)
+    log_scale, z_m = _log_scales(depth_m, camera, points_m)
     seen = log_scale.size
     if seen < _LEAST_INLIERS:
         return Measurement(samples=seen, why_none=f'{seen} points fall on the picture')
     counts = np.histogram(log_scale, _EDGES)[0].astype(float)
     mode = _EDGES[np.convolve(counts, _KERNEL, 'same').argmax()] + _BIN / 2
-    inliers = log_scale[np.abs(log_scale - mode) <= _NEAR]
+    near = np.abs(log_scale - mode) <= _NEAR
+    inliers = log_scale[near]
     if inliers.size < max(_LEAST_INLIERS, _LEAST_SHARE * seen):
         return Measurement(
             samples=seen,
@@ -54,7 +55,7 @@ def points_scale(depth_m: np.ndarray, camera: Intrinsics, points_m: np.ndarray) 
         _LEAST_SPREAD,
         _ONE_POINT / math.sqrt(inliers.size),
     )
-    return Measurement(middle, spread, inliers.size, seen)
+    return Measurement(middle, spread, inliers.size, seen, float(np.median(z_m[near])))
 
 
 def cone_scale(depth_m: np.ndarray, camera: Intrinsics, points_m: np.ndarray) -> Measurement:
@@ -63,11 +64,11 @@ def cone_scale(depth_m: np.ndarray, camera: Intrinsics, points_m: np.ndarray) ->
     The whole cone is free up to there, and somewhere in it is something: the scale is the one at
     which the nearest of depth touches the points (N, 3), in the camera's axes.
     """
-    log_scale = _log_scales(depth_m, camera, points_m)
+    log_scale, z_m = _log_scales(depth_m, camera, points_m)
     if log_scale.size < len(points_m) / 2 or not log_scale.size:
         return Measurement(why_none='the cone of the range lies outside of the picture')
     nearest = float(np.percentile(log_scale, 90))  # the very nearest would be noise
-    return Measurement(nearest, _CONE_SPREAD, 1, 1)
+    return Measurement(nearest, _CONE_SPREAD, 1, 1, float(np.median(z_m)))
 
 
 def scan_points(scan: Any) -> np.ndarray:
@@ -134,6 +135,25 @@ def cloud_points(cloud: Any) -> np.ndarray:
     return points[np.isfinite(points).all(axis=-1)]
 
 
+def mounted(
+    x_m: float, y_m: float, z_m: float, roll_deg: float, pitch_deg: float, yaw_deg: float
+) -> np.ndarray:
+    """Give camera_from_sensor (4, 4) of a sensor that is so far ahead, left and up of the camera.
+
+    The angles are those of the sensor's x ahead, y left and z up against the camera's (REP 103,
+    URDF: roll, then pitch, then yaw).
+    """
+    r, p, y = (math.radians(angle) for angle in (roll_deg, pitch_deg, yaw_deg))
+    roll = np.array(((1, 0, 0), (0, math.cos(r), -math.sin(r)), (0, math.sin(r), math.cos(r))))
+    pitch = np.array(((math.cos(p), 0, math.sin(p)), (0, 1, 0), (-math.sin(p), 0, math.cos(p))))
+    yaw = np.array(((math.cos(y), -math.sin(y), 0), (math.sin(y), math.cos(y), 0), (0, 0, 1)))
+    optical = np.array(((0, -1, 0), (0, 0, -1), (1, 0, 0)), float)
+    camera_from_sensor = np.eye(4)
+    camera_from_sensor[:3, :3] = optical @ yaw @ pitch @ roll
+    camera_from_sensor[:3, 3] = optical @ (x_m, y_m, z_m)
+    return camera_from_sensor
+
+
 def moved(points_m: np.ndarray, camera_from_sensor: np.ndarray) -> np.ndarray:
     """Take points (N, 3) to the camera's axes by a transform (4, 4)."""
     return points_m @ camera_from_sensor[:3, :3].T + camera_from_sensor[:3, 3]
@@ -144,8 +164,10 @@ def _measured(ranges: np.ndarray, *, least: float, most: float) -> np.ndarray:
     return np.isfinite(ranges) & (ranges > 0) & (ranges >= least) & (ranges < most)
 
 
-def _log_scales(depth_m: np.ndarray, camera: Intrinsics, points_m: np.ndarray) -> np.ndarray:
-    """The logarithm of each point's depth over that of the picture, of those that fall on it."""
+def _log_scales(
+    depth_m: np.ndarray, camera: Intrinsics, points_m: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the points that fall on the picture: log of their depth over its, and their depth."""
     if depth_m.shape != (camera.height, camera.width):
         raise ValueError(
             f'expected depth of {camera.height, camera.width}, the size of its camera, got '
@@ -164,4 +186,5 @@ def _log_scales(depth_m: np.ndarray, camera: Intrinsics, points_m: np.ndarray) -
     at = np.rint(row[inside]).astype(np.intp), np.rint(column[inside]).astype(np.intp)
     with np.errstate(invalid='ignore', divide='ignore'):
         log_scale = np.log(z[inside]) - np.log(depth_m[at])
-    return log_scale[np.isfinite(log_scale)]
+    known = np.isfinite(log_scale)
+    return log_scale[known], z[inside][known]

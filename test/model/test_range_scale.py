@@ -10,6 +10,7 @@ import pytest
 from smoothdino_model.scale.ranges import (
     cloud_points,
     cone_scale,
+    mounted,
     moved,
     points_scale,
     range_points,
@@ -186,3 +187,26 @@ def test_a_cloud_that_is_short_or_none_is_refused_in_words():
     with pytest.raises(ValueError, match='with x, y and z in them'):
         cloud_points(cloud)
     assert cloud_points(made_cloud(np.ones((0, 3)), 'f4', '<')).shape == (0, 3)
+
+
+def test_a_mounted_sensor_is_where_its_numbers_say():
+    """Ahead, left and up of the camera, whose own axes are right, down and ahead."""
+    ahead, left, up = np.eye(3) * 2.0
+    np.testing.assert_allclose(moved(ahead[None], mounted(1, 2, 3, 0, 0, 0)), [(-2, -3, 3)])
+    np.testing.assert_allclose(moved(left[None], mounted(0, 0, 0, 0, 0, 0)), [(-2, 0, 0)])
+    np.testing.assert_allclose(moved(up[None], mounted(0, 0, 0, 0, 0, 0)), [(0, -2, 0)])
+    looks_left = moved(ahead[None], mounted(0, 0, 0, 0, 0, 90))
+    np.testing.assert_allclose(looks_left, [(-2, 0, 0)], atol=1e-12)
+    looks_down = moved(ahead[None], mounted(0, 0, 0, 0, 30, 0))
+    np.testing.assert_allclose(looks_down, [(0, 1, math.sqrt(3))], atol=1e-12)
+    upside_down = moved(left[None], mounted(0, 0, 0, 180, 0, 0))
+    np.testing.assert_allclose(upside_down, [(2, 0, 0)], atol=1e-12)
+
+
+def test_both_numbers_are_told_by_a_measurement():
+    points_m = rays(CAMERA)[::8, ::8].reshape(-1, 3) * 3.0
+    depth_m = np.full((CAMERA.height, CAMERA.width), 2.0, np.float32)
+    for compare in (points_scale, cone_scale):
+        found = compare(depth_m, CAMERA, points_m)
+        assert found.known_m == pytest.approx(3.0)
+        assert found.known_m / found.scale == pytest.approx(2.0)

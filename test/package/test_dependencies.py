@@ -53,6 +53,7 @@ ROS = {
     'sensor_msgs',
     'std_msgs',
     'std_srvs',
+    'tf2_msgs',
 }
 LATER = {'compression'}  # in Python 3.14's own library
 # What nothing imports: `ros2 bag` with files of MCAP, and an option of pytest in pyproject.toml.

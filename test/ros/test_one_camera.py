@@ -19,6 +19,7 @@ from smoothdino_ros import camera, topics
 from smoothdino_ros.camera import Camera
 from smoothdino_ros.inference_worker import CameraCounts, Waiting
 from smoothdino_ros.parameters import NodeParameters
+from smoothdino_ros.tf_listener import TfListener
 from support.camera_messages import LATCHED, picture_and_info
 from support.clock import Clock
 from support.ros_processes import stamp_ns
@@ -32,7 +33,9 @@ class CameraHere:
     def __init__(self) -> None:
         self.node = LifecycleNode('here')
         self.taken: list[Image] = []
-        self.camera = Camera(self.node, 'here/', NodeParameters())
+        self.camera = Camera(
+            self.node, 'here/', NodeParameters(), TfListener(self.node, wanted=False)
+        )
         self.camera.subscribe(self.taken.append)
         calls = {one.topic_name: one.callback for one in self.node.subscriptions}
         self.on_image, self.on_info = calls['/here/image'], calls['/here/camera_info']

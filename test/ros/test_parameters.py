@@ -72,6 +72,10 @@ def test_an_integer_will_do_for_a_number_and_nothing_else_is_converted():
         ('scale_anchor', 'sky'),
         ('scale_anchor', ''),
         ('scale_anchor', 'floor+floor'),
+        ('scale_anchor', 'floor+none'),
+        ('scan_pose', '1 2 3'),
+        ('range_pose', '0 0 0 0 0 nan'),
+        ('points_pose', 'a b c d e f'),
         ('camera_height_m', 0.001),
         ('camera_height_m', float('nan')),
         ('camera_pitch_deg', 91.0),
@@ -140,7 +144,7 @@ def test_what_can_change_while_configured():
         *('points_max_range_m', 'points_voxel_m'),
         'unsubscribe_after_s',
         *('camera_height_m', 'camera_pitch_deg', 'camera_roll_deg'),
-        *('scale_min', 'scale_max', 'scale_warn'),
+        *('scale_min', 'scale_max', 'scale_warn', 'scan_pose', 'range_pose', 'points_pose'),
     }
 
 

@@ -4,95 +4,36 @@
 import math
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import Vector3Stamped
-from sensor_msgs.msg import Image
 
 from smoothdino_model import floor_of_pose
-from smoothdino_model.room.sample_room import NYU_FOCAL, SampleRoom
-from support.ros_processes import Observer, depth_m, depth_node, stamp_ns
+from support.ros_processes import stamp_ns
+from support.still_room import FRAMES, StillRoom, anchored_node, log_error, still_view
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
-
-SEED, MOMENT = (
-    1_000_007,
-    40,
-)  # a view with floor, of which the bundled model sees depth half as far
-WIDTH, HEIGHT = 160, 120
-FOCAL_PX = 1.5 * NYU_FOCAL * WIDTH
-PERIOD_NS = 300_000_000
-FRAMES = 24  # three seconds of doubt, and steps of a tenth
-
-
-class Viewer(Observer):
-    """Sees depth, its scale and what is told of the camera."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scales: list[Vector3Stamped] = []
-        self.node.create_subscription(Vector3Stamped, 'depth/scale', self.scales.append, 50)
-        self._stamp_ns = 10**9
-
-    def play(self, log, frames, *options: str) -> None:
-        self.scales.clear()
-        start = ('--start-ns', str(self._stamp_ns), '--period-ns', str(PERIOD_NS))
-        super().play(log, str(frames), '--focal-px', str(FOCAL_PX), *start, *options)
-        self._stamp_ns += FRAMES * PERIOD_NS
-
-    def camera(self) -> DiagnosticStatus:
-        self.diagnostics.clear()
-        assert self.wait_for(lambda: self.diagnostics)
-        (one,) = [s for s in self.diagnostics[-1].status if s.name == 'depth: camera']
-        return one
-
-    def values(self) -> dict[str, str]:
-        return {one.key: one.value for one in self.camera().values}
 
 
 @pytest.fixture(scope='module')
 def view():
-    """A frame of a room, seen with a lens of which the network is not told."""
-    room = SampleRoom(SEED, height=HEIGHT, width=WIDTH, focal_px=FOCAL_PX, rate_hz=5)
-    return room.frame(MOMENT)
-
-
-@pytest.fixture(scope='module')
-def still(view, tmp_path_factory):
-    path = tmp_path_factory.mktemp('frames') / 'still.npy'
-    np.save(path, np.stack([view.rgb] * FRAMES))
-    return path
+    return still_view()
 
 
 @pytest.fixture(scope='module')
 def node(tmp_path_factory):
-    settings = {
-        'model': 'smoothdino-small',
-        'max_depth_m': 1000.0,
-        'focal_correction': False,
-        'scale_anchor': 'floor',
-        'qos_overrides./image.subscription.reliability': 'reliable',
-    }
-    with depth_node(
-        tmp_path_factory.mktemp('node') / 'log.txt',
-        *(word for name, value in settings.items() for word in ('-p', f'{name}:={value}')),
-    ) as process:
+    log = tmp_path_factory.mktemp('node') / 'log'
+    with anchored_node(log, scale_anchor='floor') as process:
         yield process
 
 
 @pytest.fixture(scope='module')
-def viewer(node):
-    one = Viewer()
+def viewer(node, view, tmp_path_factory):
+    one = StillRoom(view, tmp_path_factory.mktemp('room'))
     yield one
     one.node.destroy_node()
-
-
-def log_error(image: Image, view) -> float:
-    return float(np.median(np.log(depth_m(image) / view.depth_m)))
 
 
 def test_a_floor_without_the_camera_s_height_is_refused_in_a_sentence(node, viewer, view):
@@ -110,10 +51,8 @@ def test_a_floor_without_the_camera_s_height_is_refused_in_a_sentence(node, view
     assert viewer.transition('activate')
 
 
-def test_a_wrong_scale_is_put_right_in_small_steps_and_told_of(
-    node, viewer, view, still, tmp_path
-):
-    viewer.play(tmp_path / 'log', still)
+def test_a_wrong_scale_is_put_right_in_small_steps_and_told_of(node, viewer, view):
+    viewer.play_on()
     assert len(viewer.reliable) == len(viewer.scales) == FRAMES, node.words()
     assert log_error(viewer.reliable[0], view) < -0.5
     assert abs(log_error(viewer.reliable[-1], view)) < 0.1
@@ -136,7 +75,7 @@ def test_a_wrong_scale_is_put_right_in_small_steps_and_told_of(
 
 
 def test_what_contradicts_the_network_for_seconds_is_warned_of_with_both_numbers(
-    node, viewer, view, still, tmp_path
+    node, viewer, view
 ):
     height_m = view.world_from_camera[2, 3]
     said = [line for line in node.words().splitlines() if 'floor contradicts' in line]
@@ -147,16 +86,16 @@ def test_what_contradicts_the_network_for_seconds_is_warned_of_with_both_numbers
         seen_m, abs=0.01
     )
     assert not viewer.set(scale_warn=3.0)
-    viewer.play(tmp_path / 'log', still)
+    viewer.play_on()
     one = viewer.camera()
     assert one.level == DiagnosticStatus.OK or 'No image' in one.message
     assert 'contradicts' not in one.message
 
 
-def test_a_height_off_by_two_is_bounded_and_warned_of(node, viewer, view, still, tmp_path):
+def test_a_height_off_by_two_is_bounded_and_warned_of(node, viewer, view):
     height_m = float(view.world_from_camera[2, 3])
     assert not viewer.set(camera_height_m=2 * height_m, scale_max=2.5)
-    viewer.play(tmp_path / 'log', still)
+    viewer.play_on()
     scales = [one.vector.x for one in viewer.scales]
     assert max(scales) == scales[-1] == pytest.approx(2.5)
     assert max(after / one for one, after in pairwise(scales)) < 1.1 + 1e-6
