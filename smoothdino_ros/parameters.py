@@ -140,6 +140,11 @@ class NodeParameters:
     camera_roll_deg: float = parameter(
         0.0, 'Degrees by which the camera leans to its right: -90 to 90.', within=(-90.0, 90.0)
     )
+    base_frame: str = parameter(
+        '',
+        'Frame on the floor with z up (base_footprint), from which TF tells the tilt of the '
+        'camera and, where camera_height_m is 0, its height; empty takes the numbers above.',
+    )
     scan_pose: str = parameter(
         '',
         'Where the sensor of scan is: x y z in metres and roll pitch yaw in degrees, ahead, left '
@@ -262,8 +267,8 @@ class NodeParameters:
             self.pose_of(name)
         words = '0.02 to 100, the metres from the floor to the middle of the lens'
         if 'floor' in anchors:
-            words += ', which the floor as scale_anchor needs'
-        needless = height_m == 0 and 'floor' not in anchors
+            words += ', which the floor as scale_anchor needs without base_frame'
+        needless = height_m == 0 and ('floor' not in anchors or bool(self.base_frame))
         _check(self, 'camera_height_m', needless or height_m >= 0.02, words)
 
     @property

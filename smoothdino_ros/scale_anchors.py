@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 
 from smoothdino_model.recordings.calibration import Calibration
 from smoothdino_model.recordings.frames import Intrinsics
-from smoothdino_model.scale.floor import floor_of_tilt, floor_scale
+from smoothdino_model.scale.floor import floor_of_pose, floor_of_tilt, floor_scale
 from smoothdino_model.scale.measurement import Measurement
 from smoothdino_ros.anchor_watch import AnchorWatch
 from smoothdino_ros.conversions import stamp_ns
@@ -41,7 +41,7 @@ class ScaleAnchors:
         self, node: LifecycleNode, prefix: str, anchors: tuple[str, ...], tf: TfListener
     ) -> None:
         self._node = node
-        self._names = anchors
+        self._names, self._tf = anchors, tf
         self._ranges = {
             name: RangeAnchor(node, prefix, name, tf) for name in anchors if name != 'floor'
         }
@@ -99,7 +99,7 @@ class ScaleAnchors:
                     ),
                 )
             )
-        return ' '.join(_contradiction(name, one) for name, one in lasting.items())
+        return ' '.join(_contradiction(name, one, settings) for name, one in lasting.items())
 
     def _anchor(
         self, name: str, camera: Intrinsics, header: Header, settings: NodeParameters
@@ -107,15 +107,23 @@ class ScaleAnchors:
         p = settings
         if name in self._ranges:
             return self._ranges[name].of(camera, header, p.pose_of(name))
-        floor = floor_of_tilt(p.camera_height_m, p.camera_pitch_deg, p.camera_roll_deg)
+        height_m = p.camera_height_m
+        if p.base_frame:
+            pose = self._tf.between(p.base_frame, header.frame_id, stamp_ns(header))
+            if height_m:  # the frame may lie above the floor
+                pose[2, 3] = height_m
+            floor = floor_of_pose(pose)
+        else:
+            floor = floor_of_tilt(height_m, p.camera_pitch_deg, p.camera_roll_deg)
         return partial(floor_scale, camera=camera, floor=floor)
 
 
-def _contradiction(name: str, measured: Measurement) -> str:
+def _contradiction(name: str, measured: Measurement, p: NodeParameters) -> str:
     known_m, seen_m = measured.known_m, measured.known_m / measured.scale
     if name == 'floor':
+        source = 'camera_height_m' if p.camera_height_m else f'TF from {p.base_frame}'
         return (
-            f'The floor contradicts the network: by camera_height_m the camera is {known_m:.2f} m '
+            f'The floor contradicts the network: by {source} the camera is {known_m:.2f} m '
             f'over it, by the depth of the network {seen_m:.2f} m. Measure from the floor to the '
             'middle of the lens; if that is right, so is the depth, and scale_warn may be raised.'
         )

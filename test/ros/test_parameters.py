@@ -114,6 +114,8 @@ def test_a_floor_needs_the_height_of_the_camera_over_it():
         'floor',
     )
     assert not NodeParameters().anchors
+    by_tf = {'scale_anchor': 'floor', 'base_frame': 'base_footprint'}
+    assert from_values(DEFAULTS | by_tf).camera_height_m == 0
 
 
 @pytest.mark.parametrize('empty', [[], [''], None])
@@ -145,6 +147,7 @@ def test_what_can_change_while_configured():
         'unsubscribe_after_s',
         *('camera_height_m', 'camera_pitch_deg', 'camera_roll_deg'),
         *('scale_min', 'scale_max', 'scale_warn', 'scan_pose', 'range_pose', 'points_pose'),
+        'base_frame',
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
+from geometry_msgs.msg import TransformStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, LaserScan, PointCloud2, PointField, Range
 from std_msgs.msg import Header
@@ -18,6 +18,7 @@ from std_msgs.msg import Header
 from smoothdino_model.scale.ranges import mounted
 from support.ros_processes import depth_m, stamp_ns
 from support.still_room import StillRoom, anchored_node, log_error, still_view
+from support.transform_stamped import transform
 
 try:
     from tf2_msgs.msg import TFMessage
@@ -203,16 +204,6 @@ def test_points_are_taken_into_the_camera_by_tf(viewer, view):
     viewer.stamp_ns += 10**9
     viewer.play_on()
     assert "transform of 'mast' is" in viewer.values()['points why none']
-
-
-def transform(parent: str, child: str, matrix: np.ndarray) -> TransformStamped:
-    x_m, y_m, z_m = matrix[:3, 3].tolist()
-    w = math.sqrt(max(0.0, 1 + np.trace(matrix[:3, :3]))) / 2
-    r = matrix[:3, :3]
-    x, y, z = ((r[2, 1] - r[1, 2]), (r[0, 2] - r[2, 0]), (r[1, 0] - r[0, 1]))
-    rotation = Quaternion(x=x / (4 * w), y=y / (4 * w), z=z / (4 * w), w=w)
-    one = Transform(translation=Vector3(x=x_m, y=y_m, z=z_m), rotation=rotation)
-    return TransformStamped(header=Header(frame_id=parent), child_frame_id=child, transform=one)
 
 
 def stamped(one: TransformStamped, info: CameraInfo):

@@ -9,10 +9,17 @@ import pytest
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from smoothdino_model import floor_of_pose
 from support.ros_processes import stamp_ns
 from support.still_room import FRAMES, StillRoom, anchored_node, log_error, still_view
+from support.transform_stamped import transform
+
+try:
+    from tf2_msgs.msg import TFMessage
+except ImportError:
+    TFMessage = None
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
 
@@ -103,3 +110,26 @@ def test_a_height_off_by_two_is_bounded_and_warned_of(node, viewer, view):
     assert one.level in (DiagnosticStatus.WARN, DiagnosticStatus.STALE)  # by the machine
     assert f'the camera is {2 * height_m:.2f} m over it' in one.message
     assert node.words().count('floor contradicts') == 2
+
+
+def test_a_frame_of_which_tf_knows_nothing_is_said_and_the_scale_stays(viewer):
+    assert not viewer.set(base_frame='room', camera_height_m=0.0, scale_max=4.0)
+    viewer.stamp_ns += 2 * 10**9  # the gap forgets the scale
+    viewer.play_on()
+    way = 'knows no way' if TFMessage else 'tf2_msgs is not installed'
+    assert way in viewer.values()['floor why none']
+    assert {one.vector.x for one in viewer.scales} == {1.0}
+
+
+@pytest.mark.skipif(TFMessage is None, reason='needs tf2_msgs, of which PyPI has none')
+def test_height_and_tilt_are_taken_from_tf(viewer, view):
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    static = viewer.node.create_publisher(TFMessage, '/tf_static', latched)
+    stands = transform('room', 'camera_optical_frame', view.world_from_camera)
+    static.publish(TFMessage(transforms=[stands]))
+    assert not viewer.set(camera_pitch_deg=0.0, camera_roll_deg=0.0)
+    viewer.play_on()
+    values = viewer.values()
+    assert values['floor why none'] == ''
+    assert float(values['floor scale']) == pytest.approx(2.0, rel=0.1)
+    assert abs(log_error(viewer.reliable[-1], view)) < 0.1
