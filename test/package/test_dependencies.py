@@ -114,7 +114,8 @@ def test_pip_brings_what_is_imported():
     assert by_pip(imported(*INSTALLED)) - {'cv-bridge'} <= with_setup | optional()
     files = required('') | required('-ros') | required('-dev')
     everything = imported(*INSTALLED, 'test', 'training', 'benchmarks', 'notebooks')
-    assert by_pip(everything) <= files | {'rerun-sdk'}  # a viewer that only some want
+    # A viewer and an engine that only some want.
+    assert by_pip(everything) <= files | {'rerun-sdk', 'openvino'}
     assert with_setup - {'setuptools'} <= files
 
 
