@@ -72,7 +72,7 @@ def test_a_run_that_is_stopped_leaves_nothing_under_the_name(
     )
 
     def written() -> int:
-        return sum(file.stat().st_size for file in tmp_path.glob('.out.*/out/*'))
+        return sum(file.stat().st_size for file in tmp_path.glob('.out.*/out_0/*'))
 
     deadline = time.monotonic() + 120
     while written() < 1_000_000 and process.poll() is None and time.monotonic() < deadline:

@@ -20,6 +20,7 @@ from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_ros.camera import Camera
 from smoothdino_ros.inference_worker import Waiting
 from smoothdino_ros.parameters import NodeParameters
+from smoothdino_ros.tf_listener import TfListener
 from support.camera_process import picture
 from support.ros_processes import Observer, depth_node, stamp_ns
 
@@ -130,7 +131,8 @@ class Here:
     def __init__(self) -> None:
         self.node = LifecycleNode('here')
         self.node.trigger_configure()
-        self.camera = Camera(self.node, 'here/', NodeParameters(compressed_depth_png_level=9))
+        settings = NodeParameters(compressed_depth_png_level=9)
+        self.camera = Camera(self.node, 'here/', settings, TfListener(self.node, wanted=False))
         self.node.trigger_activate()
         self.packed: list[CompressedImage] = []
 
