@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.bags import CAMERA_INFO, IMAGE, TYPES, BagRecording, Received
 from smoothdino_model.recordings.depth_images import depth_bytes
 from smoothdino_model.recordings.frames import BAGS, RecordingError
-from smoothdino_model.scale.floor import Floor, floor_scale
+from smoothdino_model.scale.floor import Floor, floor_anchors
 from smoothdino_model.whole_files import written_whole
 
 DEPTH, DEPTH_INFO = '/depth/image', '/depth/camera_info'
@@ -190,9 +189,7 @@ def _answered(
         calibration = recording.calibrated(received, *rgb.shape[:2])
         focal = calibration.focal if focal_correction else None
         frame_id = received.message.header.frame_id
-        anchors = {}
-        if floor and calibration.intrinsics:
-            anchors = {'floor': partial(floor_scale, camera=calibration.intrinsics, floor=floor)}
+        anchors = floor_anchors(floor, calibration.intrinsics)
         frame = CameraFrame(rgb, received.stamp_ns, frame_id, focal=focal, anchors=anchors)
         result = pipeline.step({'': frame})['']
         account.measured += any(not one.why_none for one in result.measured.values())

@@ -61,9 +61,8 @@ class Camera:
         self._points = watched_publisher(node, PointCloud2, f'{prefix}depth/points')
         self._color = watched_publisher(node, Image, f'{prefix}depth/image_color')
         self._anchors = ScaleAnchors(node, prefix, settings.anchors, tf)
-        self._inputs: list[
-            WatchedSubscription
-        ] = []  # camera_info; while wanted, anchors' and images
+        # Of camera_info and, while wanted, of what anchors the scale and of images.
+        self._inputs: list[WatchedSubscription] = []
         self._subscribe_to_images: Callable[[], None] = lambda: None
         self._wanted_s = 0.0  # when last
         self.subscribed_s: float | None = None  # to images, since when

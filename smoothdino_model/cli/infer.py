@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,12 +142,10 @@ def _step(
     pipeline: DepthPipeline, frame: Frame, *, floor: Floor | None, focal_correction: bool
 ) -> DepthResult:
     from smoothdino_model.pipeline import CameraFrame
-    from smoothdino_model.scale.floor import floor_scale
+    from smoothdino_model.scale.floor import floor_anchors
 
     lens = frame.intrinsics
-    anchors = {}
-    if floor and lens:
-        anchors = {'floor': partial(floor_scale, camera=lens, floor=floor)}
+    anchors = floor_anchors(floor, lens)
     focal = lens.focal if lens and focal_correction else None
     shown = CameraFrame(frame.rgb, frame.stamp_ns, focal=focal, anchors=anchors)
     return pipeline.step({'': shown})['']

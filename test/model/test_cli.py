@@ -4,7 +4,6 @@
 import json
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.images import rgb_from_compressed
 from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.weights.checkpoint import load_model, save_model
+from support.checkpoints import cached
 from support.command_line import COMMAND, ENVIRONMENT
 from support.made_recordings import START_NS, K, pictures, write_bag, write_folder, write_video
 from support.tiny_networks import tiny_dpt
@@ -227,14 +227,6 @@ def test_download_without_a_network_says_what_else_to_do(tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert 'HF_HUB_OFFLINE' in done.stderr
     assert 'copy what it gives' in done.stderr
-
-
-def cached(hub, name, directory):
-    """Give the folder, in a cache of the hub, of a model that another directory holds."""
-    place = hub / f'models--{name.replace("/", "--")}'
-    (place / 'refs').mkdir(parents=True)
-    (place / 'refs' / 'main').write_text('0' * 40)
-    return shutil.copytree(directory, place / 'snapshots' / ('0' * 40))
 
 
 def test_info_tells_versions_devices_and_models(tmp_path, tiny_model_dir):

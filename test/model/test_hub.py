@@ -3,7 +3,6 @@
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from smoothdino_model.weights.checkpoint import load_model
 from smoothdino_model.weights.hub import command, resolve_model
-from support.checkpoints import depths, refusal
+from support.checkpoints import cached, depths, refusal
 
 
 @pytest.fixture
@@ -89,11 +88,7 @@ def test_what_is_advised_works_as_typed_wherever_the_command_line_is(tmp_path, m
 
 
 def test_a_cached_model_needs_no_network(tmp_path, tiny_model_dir, monkeypatch):
-    snapshot = tmp_path / 'hub' / 'models--somebody--something' / 'snapshots' / ('0' * 40)
-    shutil.copytree(tiny_model_dir, snapshot)
-    references = snapshot.parents[1] / 'refs'
-    references.mkdir()
-    (references / 'main').write_text('0' * 40)
+    snapshot = cached(tmp_path / 'hub', 'somebody/something', tiny_model_dir)
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     assert resolve_model('somebody/something') == snapshot
@@ -113,11 +108,7 @@ def test_a_directory_without_a_model_is_refused(tmp_path):
 
 
 def test_a_sharded_checkpoint_in_the_cache_needs_no_network(tmp_path, tiny_model_dir, monkeypatch):
-    snapshot = tmp_path / 'hub' / 'models--somebody--something' / 'snapshots' / ('0' * 40)
-    shutil.copytree(tiny_model_dir, snapshot)
-    refs = snapshot.parents[1] / 'refs'
-    refs.mkdir()
-    (refs / 'main').write_text('0' * 40)
+    snapshot = cached(tmp_path / 'hub', 'somebody/something', tiny_model_dir)
     whole = load_model(snapshot)
     (snapshot / 'model.safetensors').unlink()
     whole.backbone.network.save_pretrained(snapshot, max_shard_size='50KB')

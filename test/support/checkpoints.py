@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a loaded model gives, what a refused one says, and how a file is spoilt."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -28,3 +30,11 @@ def refusal(load, *arguments, **settings) -> str:
 def cut_short(path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
+
+
+def cached(hub, name, directory):
+    """Give the folder, in a cache of the hub, of a model that another directory holds."""
+    place = hub / f'models--{name.replace("/", "--")}'
+    (place / 'refs').mkdir(parents=True)
+    (place / 'refs' / 'main').write_text('0' * 40)
+    return shutil.copytree(directory, place / 'snapshots' / ('0' * 40))
