@@ -22,6 +22,8 @@ from smoothdino_model.network.memory import FRAMES
 from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.whole_files import write_whole
 from training.evaluation import stretches
+from training.evaluation.anchored import Anchored
+from training.evaluation.gaps import gap_table, gaps
 from training.evaluation.intervals import rows
 from training.evaluation.measure import Measured, measure
 from training.evaluation.methods import Methods, named_adapters
@@ -31,6 +33,7 @@ from training.evaluation.stretches import Source
 from training.evaluation.table import table
 
 _SIZE = (240, 320)  # of rooms and NYUv2
+FLOORS = Path(__file__).parent / 'configs' / 'clip_floors.json'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     BitDepth(args.bit_depth)  # before anything is read
-    all_rows = []
+    all_rows, all_gaps = [], []
     for source in args.source:
         if source == 'bag':
             measured, title = _measured_bag(args)
@@ -54,12 +57,17 @@ def _evaluate(args: argparse.Namespace) -> None:
         of_source = rows(measured, block=args.block)
         print(table(of_source, title=title), end='\n\n')
         all_rows += [{'source': source, **row} for row in of_source]
+        if measured.anchored:
+            of_anchors = gaps(measured)
+            print(gap_table(of_anchors), end='\n\n')
+            all_gaps += [{'source': source, **row} for row in of_anchors]
         if args.plots:
             written = write_plots(measured, args.plots, source=source)
             print(f'{len(written)} pictures in {args.plots}')
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(args.json, (json.dumps({'rows': all_rows}, indent=2) + '\n').encode())
+        figures = {'rows': all_rows, 'anchors': all_gaps}
+        write_whole(args.json, (json.dumps(figures, indent=2) + '\n').encode())
 
 
 def _measured(kind: str, args: argparse.Namespace) -> tuple[Measured, str]:
@@ -78,6 +86,7 @@ def _measured(kind: str, args: argparse.Namespace) -> tuple[Measured, str]:
         methods,
         mean_map_m=source.mean_map_m,
         pictured_scenes=SCENES if args.plots else 0,
+        anchored=Anchored(args.scale_anchor, args.scan_height),
     )
     return measured, f'{args.model} on {len(source.stretches)} clips of {kind}'
 
@@ -85,7 +94,13 @@ def _measured(kind: str, args: argparse.Namespace) -> tuple[Measured, str]:
 def _source(kind: str, args: argparse.Namespace) -> Source:
     if kind == 'room':
         size = args.size or _SIZE
-        return stretches.rooms(args.rooms, frames=args.frames, stride=args.stride, size=size)
+        return stretches.rooms(
+            *(args.rooms,),
+            frames=args.frames,
+            stride=args.stride,
+            size=size,
+            any_mount=args.any_mount,
+        )
     if kind == 'nyu':
         root = args.root or os.environ.get('NYU_ROOT')
         if not root:
@@ -95,7 +110,12 @@ def _source(kind: str, args: argparse.Namespace) -> Source:
     if not root:
         raise ValueError('expected the folder that holds the clips: --root or CLIPS_ROOT')
     return stretches.clips(
-        root, split=args.split, size=args.size, names=args.clips, bit_depth=args.bit_depth
+        root,
+        split=args.split,
+        size=args.size,
+        names=args.clips,
+        bit_depth=args.bit_depth,
+        floors=args.floors,
     )
 
 
@@ -158,6 +178,19 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="pixels the network sees (default: the model's own)",
     )
+    add(
+        '--scale-anchor',
+        nargs='+',
+        default=[],
+        metavar='ANCHOR',
+        help='anchor the scale of steadied depth as well: floor, scan, or both by floor+scan',
+    )
+    add(
+        '--scan-height',
+        type=float,
+        metavar='M',
+        help='of a level scan over the floor (default: one on the camera, of its middle row)',
+    )
     add('--json', type=Path, help='write the rows here as well')
     add('--plots', type=Path, metavar='DIR', help='write plots and strips of pictures here')
     of_clips = parser.add_argument_group('--source clips').add_argument
@@ -175,10 +208,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar='N',
         help='bits of the camera in 16-bit pictures, 8 to 16 (default: found from each clip)',
     )
+    of_clips(
+        '--floors',
+        type=Path,
+        default=FLOORS,
+        help='file with the floors of clips whose clip.json does not tell them',
+    )
     room = parser.add_argument_group('--source room').add_argument
     room('--rooms', type=int, default=16, help='rooms, one clip each')
     room('--frames', type=int, default=40, help='frames of a clip')
     room('--stride', type=int, default=3, help='frames of a 30 Hz camera from one to the next')
+    room(
+        '--any-mount',
+        action='store_true',
+        help='cameras 0.2 to 1.8 m over the floor, from 30 degrees down to 20 up',
+    )
     bag = parser.add_argument_group('--source bag').add_argument
     bag('--depth-topic', help='32FC1 or 16UC1, as published: /depth/image')
     bag('--truth-topic', help='the true depth')

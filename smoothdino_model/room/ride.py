@@ -29,7 +29,14 @@ class Wander:
 class Ride:
     """The camera's pose as a function of time, within a part of the room that is free."""
 
-    def __init__(self, rng: np.random.Generator, scene: Scene) -> None:
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        scene: Scene,
+        *,
+        height_m: float | None = None,
+        pitch_deg: float | None = None,
+    ) -> None:
         clearance = scene.clearance()
         weight = np.clip(clearance - CLEARANCE_M, 0, None).ravel() ** 2
         if not weight.any():
@@ -52,6 +59,11 @@ class Ride:
         self.tremor = [Wander(rng, 0.8, 4.0) for _ in range(6)]
         self.shake = rng.uniform(0.1, 1.0)
         self.height, self.pitch = rng.uniform(1.2, 1.6), math.radians(rng.uniform(-18, -3))
+        if height_m is not None:
+            self.height = height_m
+        if pitch_deg is not None:
+            self.pitch = math.radians(-pitch_deg)
+        self.lowest = min(0.6, 0.8 * self.height)
         self.turn, self.start = rng.uniform(0.8, 2.4), rng.uniform(0, 2 * np.pi)
         self.pace = self.spin = 1.0
         t = np.linspace(0, 60, 600)
@@ -82,7 +94,7 @@ class Ride:
         bins = np.append(self.reach, self.reach[0])
         reach = np.interp(angle % (2 * np.pi), np.arange(73) * (2 * np.pi / 72), bins)
         far = 0.97 * reach * radius / np.sqrt(1 + radius**2)
-        z = np.clip(self.height + 0.06 * self.z(s), 0.6, 1.9)
+        z = np.clip(self.height + 0.06 * self.z(s), self.lowest, 1.9)
         x, y = self.center[0] + far * np.cos(angle), self.center[1] + far * np.sin(angle)
         return np.stack([x, y, z], axis=-1)
 

@@ -32,7 +32,8 @@ class SampleRoom:
     frame(i) depends on nothing but the arguments and i. Depth is exact at the frame's stamp, the
     middle of its exposure, along the optical axis, and sharp. The focal length in pixels, when
     not given, is 0.7 to 1.5 times that of a Kinect (518.86 px at 640 columns). `clean` leaves
-    noise, blur and drift away.
+    noise, blur and drift away. The camera is held at about `camera_height_m` over the floor,
+    `camera_pitch_deg` down; when not given, 1.2 to 1.6 m, looking down a little.
 
     Raises ValueError for sizes outside 16 to 4096 pixels, and for a negative seed or frame.
     """
@@ -46,6 +47,8 @@ class SampleRoom:
         focal_px: float | None = None,
         rate_hz: float = 30.0,
         clean: bool = False,
+        camera_height_m: float | None = None,
+        camera_pitch_deg: float | None = None,
     ) -> None:
         for name, value in (('height', height), ('width', width)):
             if not isinstance(value, (int, np.integer)) or not 16 <= value <= 4096:
@@ -70,7 +73,8 @@ class SampleRoom:
             scene.furnish()
             if np.count_nonzero(scene.clearance() > CLEARANCE_M + 0.1) * GRID_M**2 > 0.5:
                 break
-        self._scene, self._ride = scene, Ride(rng, scene)
+        self._scene = scene
+        self._ride = Ride(rng, scene, height_m=camera_height_m, pitch_deg=camera_pitch_deg)
         self._atlas = make_atlas([self.seed, 99], scene.textures)
         random_focal = NYU_FOCAL * width * math.exp(rng.uniform(math.log(0.7), math.log(1.5)))
         focal = float(focal_px) if focal_px is not None else random_focal

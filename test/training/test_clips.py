@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips on disk: what they give, what is left out, and how depth depends on the focal length."""
 
+import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from smoothdino_model.network.trained_camera import NYU
+from smoothdino_model.scale.floor import floor_of_tilt
 from support.made_clips import numbers_of, write_clip
+from support.made_views import pose_of
 from training.data.augment import augmented
-from training.data.clips import TRAINED_FOCAL, Window, find_clips
+from training.data.clip_json import TRAINED_FOCAL
+from training.data.clips import Window, find_clips, with_floors
 
 CAMERA = {'fx_px': 40.0, 'fy_px': 40.0, 'cx_px': 15.5, 'cy_px': 11.5, 'width': 32, 'height': 24}
 
@@ -36,6 +41,54 @@ def test_clip_json_gives_focal_length_and_stamps(tmp_path):
     assert first.focal == pytest.approx(40 / 32)
     assert first.read([1, 3]).stamps_ns == (stamps_ns['2'], stamps_ns['4'])
     assert second.stamps_ns == first.stamps_ns
+
+
+def test_a_mounted_camera_s_floor_is_told_by_clip_json_and_a_moving_one_s_by_its_poses(tmp_path):
+    mounted = {'camera_height_m': 0.6, 'camera_pitch_deg': 20.0, 'camera_roll_deg': -5.0}
+    write_clip(tmp_path / 'a', range(1, 3), intrinsics=CAMERA, **mounted)
+    poses = {i: pose_of(1.0 + 0.1 * i, 10.0 * i, 5.0, yaw=i, x=i) for i in (1, 2)}
+    told = {str(i): pose.tolist() for i, pose in poses.items()}
+    write_clip(tmp_path / 'b', range(1, 3), world_from_camera=told, world_floor=[0, 0, 1, 0.2])
+    write_clip(tmp_path / 'c', range(1, 3), world_floor=[0, 0, 2, 0.2])
+    lines = (f'{i} ' + ' '.join(map(str, pose.ravel())) for i, pose in poses.items())
+    (tmp_path / 'c' / 'poses.txt').write_text('\n'.join(lines) + '\n')
+    a, b, c = (clip.read([0, 1]) for clip in find_clips(tmp_path))
+    assert a.floors == (floor_of_tilt(0.6, 20.0, -5.0),) * 2
+    assert a.world_from_camera is None
+    for window in (b, c):
+        np.testing.assert_allclose(window.world_from_camera, list(poses.values()))
+        for i, floor in zip((1, 2), window.floors, strict=True):
+            expected = floor_of_tilt(1.0 + 0.1 * i - 0.2, 10.0 * i, 5.0)
+            assert floor.height_m == pytest.approx(expected.height_m)
+            assert floor.down == pytest.approx(expected.down)
+
+
+def test_a_file_tells_the_floors_of_clips_that_do_not_tell_them(tmp_path):
+    mounted = {'camera_height_m': 0.6, 'camera_pitch_deg': 20.0}
+    write_clip(tmp_path / 'a', range(1, 3), **mounted)
+    for name in 'bc':
+        write_clip(tmp_path / name, range(1, 3))
+    path = tmp_path / 'floors.json'
+    path.write_text(json.dumps(dict.fromkeys('ab', mounted | {'camera_height_m': 1.5})))
+    floors = [clip.read([1]).floors for clip in with_floors(find_clips(tmp_path), path)]
+    assert floors == [(floor_of_tilt(0.6, 20.0),), (floor_of_tilt(1.5, 20.0),), None]
+    for wrong in ('[]', '{"b": {"camera_height_m": 1.5}}', '{"b": {"world_floor": [0, 1]}}', '{'):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match='expected a JSON file of floors'):
+            with_floors(find_clips(tmp_path), path)
+
+
+def test_the_principal_point_stays_where_it_is_in_a_picture_of_another_size_or_without_rim(
+    tmp_path,
+):
+    write_clip(tmp_path, range(1, 3), intrinsics=CAMERA | {'cx_px': 19.5, 'cy_px': 7.5})
+    (clip,) = find_clips(tmp_path)
+    whole = clip.read([0]).camera
+    assert (whole.fx_px, whole.cx_px, whole.cy_px) == pytest.approx((40, 19.5, 7.5))
+    twice = clip.read([0]).resized(48, 64).camera
+    assert (twice.fx_px, twice.cx_px, twice.cy_px) == pytest.approx((80, 39.5, 15.5))
+    inner = replace(clip, rim_px=2).read([0]).camera
+    assert (inner.fx_px, inner.cx_px, inner.cy_px) == pytest.approx((40, 17.5, 5.5))
 
 
 def test_png_pictures_are_not_taken_for_depth(tmp_path):

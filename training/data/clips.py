@@ -4,9 +4,9 @@
 A clip is a folder with pictures ``<i>.jpg`` (or ``<i>_rgb.png``, where they are PNG) and the depth
 of each in ``<i>.png``: one channel, of the picture's size, 16 bit in millimetres or 8 bit as in
 NYUv2 (255 is 10 m), 0 where it is unknown. Numbers count frames: where one is missing, time is.
-``clip.json`` may lie beside them: ``{"intrinsics": {"fx_px", "fy_px", "cx_px", "cy_px", "width",
-"height"}, "stamps_ns": {"<i>": ns}}``; without intrinsics the camera is taken for NYUv2's.
-``nyu2_train/`` of NYUv2 as Kaggle distributes it is a root of such clips.
+``clip.json`` may lie beside them, see :mod:`training.data.clip_json`; without intrinsics the
+camera is taken for NYUv2's. ``nyu2_train/`` of NYUv2 as Kaggle distributes it is a root of such
+clips.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ import numpy as np
 from smoothdino_model.network.trained_camera import NYU
 from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.depth_images import depth_m_from_png
+from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_model.recordings.images import rgb_from_file
+from smoothdino_model.scale.floor import Floor
+from training.data.clip_json import Described, floors_of, read_clip_json
 
 _log = logging.getLogger(__name__)
-
-# Focal length over the width of a 4:3 picture that metric depth is learnt at: that of NYUv2.
-TRAINED_FOCAL = NYU.focal_px / NYU.width
 
 _PICTURE = re.compile(r'(\d+)(\.jpe?g|_rgb\.png)', re.IGNORECASE)
 _DEPTH = re.compile(r'(\d+)\.png', re.IGNORECASE)
@@ -47,8 +47,9 @@ _PNG, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 class Window:
     """T consecutive frames: RGB uint8 (T, H, W, 3), depth (T, H, W) in metres, NaN = invalid.
 
-    ``focal`` is the focal length over the image width. Poses (T, 4, 4) in metres and stamps, one
-    per frame, are None where they are not known.
+    ``focal`` is the focal length over the image width. Poses (T, 4, 4) in metres, stamps and the
+    floor under the camera, one per frame, are None where they are not known; ``middle`` is the
+    principal point over the image's width and height.
     """
 
     rgb: np.ndarray
@@ -56,6 +57,15 @@ class Window:
     focal: float
     world_from_camera: np.ndarray | None = None
     stamps_ns: tuple[int, ...] | None = None
+    floors: tuple[Floor | None, ...] | None = None
+    middle: tuple[float, float] = (0.5, 0.5)
+
+    @property
+    def camera(self) -> Intrinsics:
+        height, width = self.rgb.shape[1:3]
+        focal_px = self.focal * width
+        x, y = self.middle
+        return Intrinsics(focal_px, focal_px, x * width - 0.5, y * height - 0.5, width, height)
 
     def resized(self, height: int, width: int) -> Window:
         if self.rgb.shape[1:3] == (height, width):
@@ -68,7 +78,7 @@ class Window:
         # Depth is not averaged: between near and far lies nothing.
         rgb = scaled(self.rgb, cv2.INTER_AREA)
         depth_m = scaled(self.depth_m, cv2.INTER_NEAREST)
-        return Window(rgb, depth_m, self.focal, self.world_from_camera, self.stamps_ns)
+        return replace(self, rgb=rgb, depth_m=depth_m)
 
     def at_trained_focal(self) -> Window:
         """Scale depth to what a camera of the trained focal length would need to see the same.
@@ -87,8 +97,8 @@ class Window:
 class Clip:
     """One clip's frames in the order of their numbers; ``find_clips`` makes it.
 
-    ``name`` is the folder's path below the root, ``focal`` the focal length over the image width,
-    ``stamps_ns`` None where clip.json has none. ``rim_px`` pixels at each side are not read.
+    ``name`` is the folder's path below the root, ``described`` what clip.json tells of its
+    pictures, ``stamps_ns`` None where it has none. ``rim_px`` pixels at each side are not read.
     ``bit_depth`` is that of the camera in pictures of 16 bit, 8 to 16 bits; 0 finds it from all of
     the clip, so that a frame is the same whichever was read before it.
     """
@@ -97,13 +107,22 @@ class Clip:
     pictures: tuple[Path, ...]
     depths: tuple[Path, ...]
     numbers: tuple[int, ...]
-    focal: float
-    stamps_ns: tuple[int, ...] | None
+    described: Described
     rim_px: int = 0
     bit_depth: int = 0
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @property
+    def focal(self) -> float:
+        """The focal length over the image width."""
+        return self.described.focal
+
+    @cached_property
+    def stamps_ns(self) -> tuple[int, ...] | None:
+        stamp_of = self.described.stamps_ns
+        return tuple(stamp_of[i] for i in self.numbers) if stamp_of else None
 
     def read(self, positions: Sequence[int]) -> Window:
         """Read the frames at these positions, 0 to len - 1.
@@ -123,13 +142,19 @@ class Clip:
                 )
             rgbs.append(rgb)
             depths_m.append(depth_m)
-        stamps_ns, width = self.stamps_ns, rgbs[0].shape[1]
-        inside = slice(self.rim_px, -self.rim_px or None)
+        described, rim, (height, width) = self.described, self.rim_px, rgbs[0].shape[:2]
+        inside = slice(rim, -rim or None)
+        numbers = [self.numbers[p] for p in positions]
+        poses = [described.poses[i] for i in numbers if i in described.poses]
+        x, y = described.middle
         return Window(
             np.stack(rgbs)[:, inside, inside],
             np.stack(depths_m)[:, inside, inside],
-            self.focal * width / (width - 2 * self.rim_px),
-            stamps_ns=tuple(stamps_ns[p] for p in positions) if stamps_ns else None,
+            self.focal * width / (width - 2 * rim),
+            np.stack(poses) if len(poses) == len(numbers) else None,
+            tuple(self.stamps_ns[p] for p in positions) if self.stamps_ns else None,
+            tuple(described.floors.get(i) for i in numbers) if described.floors else None,
+            ((x * width - rim) / (width - 2 * rim), (y * height - rim) / (height - 2 * rim)),
         )
 
     def _decoded(self, picture: Path, depth: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -187,6 +212,27 @@ def find_clips(root: str | Path, *, bit_depth: int = 0) -> list[Clip]:
     return sorted(clips, key=lambda clip: clip.name)
 
 
+def with_floors(clips: Sequence[Clip], path: Path) -> list[Clip]:
+    """Add the floors that a file tells of clips by their names; what clip.json tells counts more.
+
+    Raises ``ValueError`` where the file cannot be read.
+    """
+    try:
+        told = json.loads(path.read_text(encoding='utf-8'))
+        floors = [
+            floors_of(told.get(clip.name, {}), clip.numbers, clip.described.poses)
+            for clip in clips
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{path}: expected a JSON file of floors by the names of clips, got {error!r}'
+        ) from error
+    return [
+        replace(clip, described=replace(clip.described, floors=clip.described.floors or one))
+        for clip, one in zip(clips, floors, strict=True)
+    ]
+
+
 def _clip(root: Path, folder: Path, files: list[str], left_out: Counter[str]) -> Clip | None:
     pictures = {int(m[1]): folder / m[0] for m in map(_PICTURE.fullmatch, sorted(files)) if m}
     if not pictures:
@@ -201,16 +247,16 @@ def _clip(root: Path, folder: Path, files: list[str], left_out: Counter[str]) ->
             'frames with an unreadable file': len(paired) - len(kept),
         }
     )
-    focal, stamp_of = TRAINED_FOCAL, None
+    described = Described()
     if 'clip.json' in files:
         try:
-            focal, stamp_of = _described(folder / 'clip.json', sorted(pictures))
+            described = read_clip_json(folder / 'clip.json', sorted(pictures))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning('%s cannot be read: %r', folder / 'clip.json', error)
             left_out['clips with a broken clip.json'] += 1
             return None
-    if stamp_of:
-        stamped = [i for i in kept if i in stamp_of]
+    if described.stamps_ns:
+        stamped = [i for i in kept if i in described.stamps_ns]
         left_out['frames without a stamp'] += len(kept) - len(stamped)
         kept = stamped
     if not kept:
@@ -220,21 +266,8 @@ def _clip(root: Path, folder: Path, files: list[str], left_out: Counter[str]) ->
         tuple(pictures[i] for i in kept),
         tuple(depths[i] for i in kept),
         tuple(kept),
-        focal,
-        tuple(stamp_of[i] for i in kept) if stamp_of else None,
+        described,
     )
-
-
-def _described(path: Path, numbers: list[int]) -> tuple[float, dict[int, int] | None]:
-    """Give focal length over width, and the stamp of each number, from clip.json."""
-    described = json.loads(path.read_text(encoding='utf-8'))
-    camera, stamps_ns = described.get('intrinsics'), described.get('stamps_ns')
-    focal = float(camera['fx_px']) / float(camera['width']) if camera else TRAINED_FOCAL
-    if not 0 < focal < float('inf'):
-        raise ValueError(f'expected a focal length over 0, got {focal} widths')
-    if isinstance(stamps_ns, list):
-        stamps_ns = dict(zip(numbers, stamps_ns, strict=True))
-    return focal, {int(i): int(ns) for i, ns in stamps_ns.items()} if stamps_ns else None
 
 
 def _is_picture(path: Path) -> bool:

@@ -8,7 +8,9 @@ from functools import lru_cache
 import numpy as np
 
 from smoothdino_model.room.sample_room import SampleRoom
-from training.data.clips import TRAINED_FOCAL, Window
+from smoothdino_model.scale.floor import floor_of_pose
+from training.data.clip_json import TRAINED_FOCAL
+from training.data.clips import Window
 
 # Rooms from here on are never trained on.
 FIRST_UNSEEN_ROOM = 1_000_000
@@ -20,6 +22,7 @@ SHOWINGS = 4  # of a window: drawing it costs a core more than learning from it
 _BLOCK = 6  # windows of a stripe that are new at a time
 _WINDOWS_PER_ROOM = 8  # many views of few rooms teach those rooms, not rooms
 _ROOMS_AT_HAND = 3  # of a stripe
+_HEIGHTS_M, _PITCHES_DEG = (0.2, 1.8), (-20, 30)  # of cameras anywhere; 30 looks down
 _RIDE_FRAMES = 900  # 30 s of camera at 30 Hz
 
 
@@ -58,20 +61,33 @@ class RoomWindows:
 
 def room_window(room: SampleRoom, start: int, length: int, stride: int) -> Window:
     frames = [room.frame(start + i * stride) for i in range(length)]
+    poses = [f.world_from_camera for f in frames if f.world_from_camera is not None]
     return Window(
         np.stack([frame.rgb for frame in frames]),
         np.stack([frame.depth_m for frame in frames if frame.depth_m is not None]),
         room.intrinsics.focal,
-        np.stack([f.world_from_camera for f in frames if f.world_from_camera is not None]),
+        np.stack(poses),
         tuple(frame.stamp_ns for frame in frames),
+        tuple(floor_of_pose(pose) for pose in poses),
     )
 
 
 @lru_cache(maxsize=16)
-def unseen_room(number: int, *, height: int, width: int) -> SampleRoom:
-    """Give a room no training saw, with the focal length that models are trained at."""
+def unseen_room(number: int, *, height: int, width: int, any_mount: bool = False) -> SampleRoom:
+    """Give a room no training saw, with the focal length that models are trained at.
+
+    With ``any_mount`` its camera is 0.2 to 1.8 m over the floor and looks 30 degrees down to 20
+    up.
+    """
+    seed = FIRST_UNSEEN_ROOM + number
+    rng = np.random.default_rng(seed)
     return SampleRoom(
-        FIRST_UNSEEN_ROOM + number, height=height, width=width, focal_px=TRAINED_FOCAL * width
+        seed,
+        height=height,
+        width=width,
+        focal_px=TRAINED_FOCAL * width,
+        camera_height_m=rng.uniform(*_HEIGHTS_M) if any_mount else None,
+        camera_pitch_deg=rng.uniform(*_PITCHES_DEG) if any_mount else None,
     )
 
 

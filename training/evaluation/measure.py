@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,7 +13,9 @@ import numpy as np
 
 from smoothdino_model import metrics
 from smoothdino_model.network.trained_camera import NYU
-from training.evaluation.methods import Methods
+from smoothdino_model.recordings.frames import PERIOD_NS
+from training.evaluation.anchored import Anchored, Surroundings, floor_share
+from training.evaluation.methods import PER_FRAME, Methods
 from training.evaluation.stretches import Stretch
 
 MEAN_MAP = 'mean_map'
@@ -39,6 +41,7 @@ class Moment:
     published_m: Mapping[str, np.ndarray]
     world_from_camera: np.ndarray | None
     focal_px: float
+    floor_share: float = np.nan
 
 
 @dataclass(eq=False)
@@ -47,7 +50,9 @@ class Measured:
 
     Frame i is number ``positions[i]`` of ``scenes[i]``; ``starts`` holds the i at which a stretch
     of consecutive frames begins. ``truth`` has what the true depth itself scores where the
-    camera's own motion counts. ``pictures`` are some moments, by (scene, position).
+    camera's own motion counts, ``floor_share`` how much of each frame is floor, where that is
+    known. ``pictures`` are some moments, by (scene, position). The last methods, ``anchored``, are
+    that named ``unanchored`` at another scale.
     """
 
     methods: list[str]
@@ -57,6 +62,9 @@ class Measured:
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     truth: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     pictures: dict[tuple[str, int], Moment] = field(default_factory=dict)
+    floor_share: list[float] = field(default_factory=list)
+    anchored: Sequence[str] = ()
+    unanchored: str = PER_FRAME
 
     def __post_init__(self) -> None:
         self.values = {name: defaultdict(list) for name in self.methods}
@@ -71,13 +79,17 @@ def measure(
     *,
     mean_map_m: np.ndarray | None = None,
     pictured_scenes: int = 0,
+    anchored: Anchored | None = None,
 ) -> Measured:
     """Run all methods over all stretches, in each of which they start afresh.
 
-    A few moments of the first ``pictured_scenes`` scenes are kept as pictures.
+    A few moments of the first ``pictured_scenes`` scenes are kept as pictures. What is anchored is
+    the first method that is steadied over time.
     """
-    names = [*([] if mean_map_m is None else [MEAN_MAP]), *methods.names]
-    measured = Measured(names)
+    anchored = anchored or Anchored(())
+    unanchored = [*methods.names, PER_FRAME][1]
+    names = [*([] if mean_map_m is None else [MEAN_MAP]), *methods.names, *anchored.ways]
+    measured = Measured(names, anchored=anchored.ways, unanchored=unanchored)
     for stretch in stretches:
         pictured: set[int] = set()
         if stretch.scene not in measured.scenes and pictured_scenes > 0:
@@ -86,7 +98,9 @@ def measure(
             pictured = {round(last * part / (_PICTURES - 1)) for part in range(_PICTURES)}
         before: Moment | None = None
         measured.starts.append(len(measured.scenes))
-        for number, moment in enumerate(_moments(stretch, methods, mean_map_m)):
+        for number, moment in enumerate(
+            _moments(stretch, methods, mean_map_m, anchored, unanchored)
+        ):
             if number >= stretch.context:
                 add(measured, stretch.scene, stretch.first + number, moment, before)
                 before = moment
@@ -101,6 +115,7 @@ def add(
     """Add a frame; ``before`` is the one before it in the same stretch, if that counts."""
     measured.scenes.append(scene)
     measured.positions.append(position)
+    measured.floor_share.append(moment.floor_share)
     metric, difference = _difference(before, moment)
     measured.truth[metric].append(
         np.nan if before is None else difference(before.truth_m, moment.truth_m)
@@ -168,9 +183,14 @@ def _difference(
 
 
 def _moments(
-    stretch: Stretch, methods: Methods, mean_map_m: np.ndarray | None
+    stretch: Stretch,
+    methods: Methods,
+    mean_map_m: np.ndarray | None,
+    anchored: Anchored,
+    unanchored: str,
 ) -> Iterator[Moment]:
     methods.reset()
+    anchored.reset()
     for start in range(0, stretch.length, _TOGETHER):
         window = stretch.read(range(start, min(start + _TOGETHER, stretch.length)))
         depths_m, published_m = methods.depths(window.rgb)
@@ -182,11 +202,19 @@ def _moments(
             scaled_m = np.float32(NYU.scale(**camera)) * mean_map_m
             mean_m = {MEAN_MAP: cv2.resize(scaled_m, (width, height))}
         for i, (rgb, truth_m) in enumerate(zip(window.rgb, window.depth_m, strict=True)):
+            scaled_m = {name: zoom * depth_m[i] for name, depth_m in depths_m.items()}
+            around = Surroundings(
+                window.camera,
+                window.floors[i] if window.floors else None,
+                truth_m,
+                window.stamps_ns[i] if window.stamps_ns else (start + i) * PERIOD_NS,
+            )
             yield Moment(
                 rgb,
                 truth_m,
-                mean_m | {name: zoom * depth_m[i] for name, depth_m in depths_m.items()},
+                mean_m | scaled_m | anchored.depths(scaled_m[unanchored], around),
                 {name: zoom * depth_m[i] for name, depth_m in published_m.items()},
                 None if window.world_from_camera is None else window.world_from_camera[i],
                 window.focal * width,
+                floor_share(around) if anchored.ways else np.nan,
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.clips import Clip, Window, find_clips
+from training.data.clips import Clip, Window, find_clips, with_floors
 from training.data.room import SHOWINGS, RoomWindows, room_window, unseen_room
 from training.data.runs import Run, block_runs, listed_runs, whole_runs
 
@@ -42,12 +42,20 @@ class Source:
     mean_map_m: np.ndarray | None
 
 
-def rooms(count: int, *, frames: int, stride: int, size: tuple[int, int]) -> Source:
-    """One ride through each of ``count`` rooms that no training saw."""
+def rooms(
+    count: int, *, frames: int, stride: int, size: tuple[int, int], any_mount: bool = False
+) -> Source:
+    """One ride through each of ``count`` rooms that no training saw.
+
+    With ``any_mount`` at heights and tilts that no training saw, either, so that a mean depth map
+    would tell nothing.
+    """
+    read = partial(_read_room, stride=stride, size=size, any_mount=any_mount)
     stretches = [
-        Stretch(f'room_{number}', 0, frames, partial(_read_room, number, stride, size))
-        for number in range(count)
+        Stretch(f'room_{number}', 0, frames, partial(read, number)) for number in range(count)
     ]
+    if any_mount:
+        return Source(stretches, None)
     trained_on = RoomWindows(height=size[0], width=size[1])
     drawn = (trained_on.window(SHOWINGS * i) for i in range(_MEAN_MAP_FRAMES))
     return Source(stretches, _mean([window.at_trained_focal().depth_m[0] for window in drawn]))
@@ -70,14 +78,17 @@ def clips(
     size: tuple[int, int] | None,
     names: Sequence[str] = ('*',),
     bit_depth: int = 0,
+    floors: Path | None = None,
 ) -> Source:
     """All frames of the clips in a folder, or those that a split file lists.
 
     Only clips whose names match one of the patterns ``names`` count. ``bit_depth`` is as in
-    :class:`Clip`.
+    :class:`Clip`. ``floors`` is a file with the floors of clips by their names, told as in
+    clip.json, of those whose clip.json does not tell them.
     """
     there = find_clips(root, bit_depth=bit_depth)
     found = [clip for clip in there if any(fnmatch(clip.name, p) for p in names)]
+    found = with_floors(found, floors) if floors else found
     if not found:
         raise ValueError(f'{root}: expected clips named {" or ".join(names)}, got none')
     if split:
@@ -107,8 +118,10 @@ def _read_run(run: Run, size: tuple[int, int] | None, frames: range) -> Window:
     return window.resized(*size) if size else window
 
 
-def _read_room(number: int, stride: int, size: tuple[int, int], frames: range) -> Window:
-    room = unseen_room(number, height=size[0], width=size[1])
+def _read_room(
+    number: int, frames: range, *, stride: int, size: tuple[int, int], any_mount: bool
+) -> Window:
+    room = unseen_room(number, height=size[0], width=size[1], any_mount=any_mount)
     return room_window(room, frames.start * stride, len(frames), stride)
 
 
