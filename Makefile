@@ -3,6 +3,7 @@
 # make test   everything CI runs: lint, types, the colcon build, all tests
 # make soak   the long tests of what the node and its depth survive, then half an hour of load: MINUTES=30 OUTPUT=dir
 # make humble the suite but for training in an environment with Ubuntu 22.04's numpy and OpenCV, in .venv-humble
+# make openvino  what runs the network in OpenVINO, which stays out of .venv: there, auto would be it in all tests
 # make gpu    on a machine with an NVIDIA GPU: its tests, the figures of docs/performance.md, a verdict: OUTPUT=dir;
 #             PYTHON=python of an environment that has torch already is taken as it is
 # make setup  the virtual environment in .venv, which the others make for themselves
@@ -26,7 +27,7 @@ PINS := cat constraints.txt
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: setup pins demo check test soak humble gpu lint build clean smoothdino-small notebooks
+.PHONY: setup pins demo check test soak humble openvino gpu lint build clean smoothdino-small notebooks
 
 setup: $(STAMP)
 
@@ -96,6 +97,10 @@ $(HUMBLE)/.ready: requirements.txt requirements-ros.txt constraints.txt
 	$(HUMBLE)/bin/python -m pip install --disable-pip-version-check -c $(HUMBLE)/constraints.txt \
 	  -r requirements.txt -r requirements-ros.txt pillow pytest pytest-timeout pytest-xdist hypothesis
 	touch $@
+
+openvino: setup
+	$(PY) -m pip install --disable-pip-version-check -q --upgrade --no-deps --target $(BUILD)/openvino -c constraints.txt openvino
+	PYTHONPATH=$(BUILD)/openvino $(PYTEST) test/model/test_openvino.py
 
 gpu:
 	@$(PYTHON) -m benchmarks.gpu $(if $(OUTPUT),--output '$(OUTPUT)')

@@ -45,6 +45,7 @@ setup(
     ],
     extras_require={
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
+        'openvino': ['openvino'],
         'test': ['pytest'],  # by which colcon knows what tests the package
         'viewer': ['rerun-sdk>=0.23'],
     },

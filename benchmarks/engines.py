@@ -4,13 +4,12 @@
 `python -m benchmarks.engines --pictures DIR ... --calibrate DIR ...` exports the network,
 calibrates eight bits on pictures of the second folders, and holds each engine, with its own memory
 of the last frames, against PyTorch's fp32 on those of the first ones. Then all take turns, frame
-by frame in a shuffled order, from RGB to depth. OpenVINO is run by itself where it is installed.
+by frame in a shuffled order, from RGB to depth. OpenVINO's are there where it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import random
 import re
 import sys
@@ -28,6 +27,7 @@ from benchmarks.machine import cpu_name
 from smoothdino_model.engines.choice import make_engine
 from smoothdino_model.engines.onnx import OnnxEngine
 from smoothdino_model.engines.onnx_export import cached_export
+from smoothdino_model.engines.openvino import has_openvino, openvino_library
 from smoothdino_model.engines.process import large_pages, use_threads
 from smoothdino_model.network.smoothdino import SmoothDino, Step
 from smoothdino_model.recordings.images import rgb_from_file
@@ -64,19 +64,17 @@ class OfFile(OnnxEngine):
 
 
 class OpenVino(OnnxEngine):
-    """Runs a file in OpenVINO itself, for one frame at a time."""
+    """Runs a file in OpenVINO, for one frame at a time."""
 
-    def __init__(self, model: SmoothDino, file: Path, precision: str) -> None:
+    def __init__(self, model: SmoothDino, file: Path) -> None:
         super().__init__(model, engine='onnxruntime', device=CPU, temporal=True)
-        import openvino
-
-        core = openvino.Core()
+        core = openvino_library().Core()
         network = core.read_model(file)
         network.reshape(
             {one.any_name: [1, *list(one.partial_shape)[1:]] for one in network.inputs}
         )
         settings = {
-            'INFERENCE_PRECISION_HINT': precision,
+            'INFERENCE_PRECISION_HINT': 'f32',
             'INFERENCE_NUM_THREADS': torch.get_num_threads(),
             'PERFORMANCE_HINT': 'LATENCY',
         }
@@ -143,11 +141,11 @@ def contenders(model: SmoothDino, shown: list[np.ndarray], folder: Path) -> dict
         'onnxruntime int8, static': OfFile(model, files['static']),
         'onnxruntime int8, dynamic': OfFile(model, files['dynamic']),
     }
-    if importlib.util.find_spec('openvino'):
+    if has_openvino():
         found |= {
-            'openvino fp32': OpenVino(model, exported, 'f32'),
-            'openvino bf16': OpenVino(model, exported, 'bf16'),
-            'openvino int8': OpenVino(model, files['static'], 'f32'),
+            'openvino fp32': by('openvino', 'fp32'),
+            'openvino bf16': by('openvino', 'bf16'),
+            'openvino int8': OpenVino(model, files['static']),
         }
     return found
 

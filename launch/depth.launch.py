@@ -42,7 +42,7 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'engine',
         default_value='',
-        description='auto, torch, onnxruntime, onnxruntime:openvino or onnxruntime:tensorrt.',
+        description='auto, torch, openvino, onnxruntime or onnxruntime:tensorrt.',
     ),
     DeclareLaunchArgument(
         'device',

@@ -49,8 +49,8 @@ class _Memory:
 class DepthPipeline:
     """Steady metric depth for any number of cameras, all in one batch.
 
-    ``engine`` runs the network: ``torch``, or ``onnxruntime`` with its own providers for CPU and
-    CUDA, ``onnxruntime:openvino`` or ``onnxruntime:tensorrt``. ``precision`` is the arithmetic of
+    ``engine`` runs the network: ``torch``, ``openvino``, ``onnxruntime`` with its own providers
+    for CPU and CUDA, or ``onnxruntime:tensorrt``. ``precision`` is the arithmetic of
     the network: ``fp32``, ``bf16`` or ``fp16``. ``auto`` takes what is fastest on the device. With
     ``temporal`` off, or without adapter and memory, every frame stands for itself. Not
     thread-safe: one thread steps.

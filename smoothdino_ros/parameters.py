@@ -49,8 +49,8 @@ class NodeParameters:
     )
     engine: str = parameter(
         'auto',
-        'What runs the network: auto, torch, onnxruntime, onnxruntime:openvino or '
-        'onnxruntime:tensorrt; auto takes what suits the device.',
+        'What runs the network: auto, torch, openvino, onnxruntime or onnxruntime:tensorrt; auto '
+        'takes openvino on an x86 CPU where it is installed, else torch.',
         fixed=_NETWORK,
     )
     device: str = parameter(

@@ -22,7 +22,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         '--engine',
         metavar='E',
         default='auto',
-        help='auto, torch, onnxruntime, onnxruntime:openvino or onnxruntime:tensorrt',
+        help='auto, torch, openvino, onnxruntime or onnxruntime:tensorrt',
     )
     add('--device', metavar='D', default='auto', help='auto, cpu, cuda, cuda:1, ...')
     add('--precision', metavar='P', default='auto', help='auto, fp32, bf16 or fp16')

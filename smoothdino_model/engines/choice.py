@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ from smoothdino_model.engines.bf16_attention import with_written_scores
 from smoothdino_model.engines.cuda_graph import TIMES_SEEN, GraphedStep
 from smoothdino_model.engines.names import ENGINES, PRECISIONS, PROVIDERS, DeviceError
 from smoothdino_model.engines.onnx import OnnxEngine, onnxruntime_for
+from smoothdino_model.engines.openvino import OpenVinoEngine, has_openvino, openvino_library
 from smoothdino_model.engines.winograd import with_winograd
 from smoothdino_model.network.smoothdino import SmoothDino, Step
 from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.one_line import first_line
+
+_log = logging.getLogger(__name__)
 
 
 def chosen_device(device: str | torch.device) -> torch.device:
@@ -44,13 +48,20 @@ def chosen_device(device: str | torch.device) -> torch.device:
 
 
 def chosen_engine(engine: str, device: torch.device) -> str:
-    """Give the engine that ``auto`` stands for: torch, by rule, see docs/performance.md."""
+    """Give the engine that ``auto`` stands for: by rule, see docs/performance.md."""
     if engine == 'auto':
-        return 'torch'
+        return _fastest_engine(device)
     if engine not in ENGINES:
         raise DeviceError(
             f'engine: expected one of {", ".join(map(repr, ENGINES))}, got {engine!r}'
         )
+    if engine == 'openvino':
+        if device.type != 'cpu':
+            raise DeviceError(
+                f"engine 'openvino' runs on cpu, not on {device.type}; take device 'cpu', or "
+                "engine 'torch'"
+            )
+        openvino_library()
     if engine in PROVIDERS:
         provider = PROVIDERS[engine].get(device.type)
         if provider is None:
@@ -62,10 +73,22 @@ def chosen_engine(engine: str, device: torch.device) -> str:
         if provider not in offered:
             raise DeviceError(
                 f'engine {engine!r} on {device.type} needs the {provider} of ONNX Runtime, and '
-                f'the installed one offers {", ".join(offered)}; install onnxruntime-gpu (CUDA, '
-                "TensorRT) or onnxruntime-openvino in place of onnxruntime, or take engine 'torch'"
+                f'the installed one offers {", ".join(offered)}; install onnxruntime-gpu in '
+                "place of onnxruntime, or take engine 'torch'"
             )
     return engine
+
+
+def _fastest_engine(device: torch.device) -> str:
+    if device.type != 'cpu' or not has_openvino():
+        return 'torch'
+    try:
+        openvino_library()
+    except DeviceError as error:
+        _log.warning('%s; engine auto is torch', error)
+        return 'torch'
+    _log.info('engine auto is openvino: it is installed, and the fastest on an x86 CPU')
+    return 'openvino'
 
 
 def chosen_precision(precision: str, device: torch.device, engine: str) -> str:
@@ -84,6 +107,8 @@ def chosen_precision(precision: str, device: torch.device, engine: str) -> str:
     elif device.type == 'cuda':
         # Before Ampere bf16 is emulated, which PyTorch counts as supported.
         half = 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
+    elif engine == 'openvino' and precision == 'fp16':
+        raise DeviceError("engine 'openvino' does not compute in fp16: take fp32 or bf16")
     else:
         half = 'bf16' if device.type == 'cpu' and cpu_computes_in_bf16() else 'fp32'
     return half if precision == 'auto' else precision
@@ -126,6 +151,9 @@ def make_engine(
     The weights that it takes as they are it shares with ``model``, which stays as it was.
     """
     model = _sharing_copy(model).eval().requires_grad_(False).to(device)
+    if engine == 'openvino':
+        by_openvino = OpenVinoEngine(model, precision=precision, temporal=temporal)
+        return Prepared(model, by_openvino, n_slow_steps=1)
     set_precision(model, precision)
     if engine in PROVIDERS:
         by_onnx = OnnxEngine(model, engine=engine, device=device, temporal=temporal)

@@ -8,10 +8,9 @@ PRECISIONS = {'fp32': 'float32', 'bf16': 'bfloat16', 'fp16': 'float16'}
 # What ONNX Runtime calls the part of it that runs an engine, by the type of the device.
 PROVIDERS = {
     'onnxruntime': {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'},
-    'onnxruntime:openvino': {'cpu': 'OpenVINOExecutionProvider'},
     'onnxruntime:tensorrt': {'cuda': 'TensorrtExecutionProvider'},
 }
-ENGINES = ('auto', 'torch', *PROVIDERS)
+ENGINES = ('auto', 'torch', 'openvino', *PROVIDERS)
 
 
 class DeviceError(ValueError):

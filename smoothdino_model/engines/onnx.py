@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,60 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smoothdino_model.engines.exported_step import ExportedStep
 from smoothdino_model.engines.names import PROVIDERS, DeviceError
 from smoothdino_model.engines.onnx_export import cached_export
 from smoothdino_model.engines.process import sleeps_while_waiting
 from smoothdino_model.network.smoothdino import SmoothDino
-from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.one_line import first_line
-
-SESSIONS_KEPT = 4  # sizes of frames; each holds the weights and the memory of a step
 
 _NUMPY_TYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.bool: np.bool_}
 
 
-class OnnxEngine:
-    """Runs the network in ONNX Runtime; preprocessing and the shift stay in PyTorch.
-
-    The network is exported once for every size of frames and kept in the user's cache.
-    """
+class OnnxEngine(ExportedStep):
+    """Runs the network in ONNX Runtime, from a file in the user's cache."""
 
     def __init__(
         self, model: SmoothDino, *, engine: str, device: torch.device, temporal: bool
     ) -> None:
-        self._model = model
+        super().__init__(model, device=device, temporal=temporal)
         self._engine = engine
-        self._device = device
-        self._temporal = temporal
-        self._sessions: OrderedDict[tuple[int, int], Any] = OrderedDict()  # latest last
-
-    def __call__(
-        self, rgb: Tensor, state: TemporalState | None
-    ) -> tuple[Tensor, TemporalState | None]:
-        backbone = self._model.backbone
-        network_input = backbone.preprocess(rgb)
-        depth_m = rgb.new_empty(rgb.shape[:3], dtype=torch.float32)
-        inputs, outputs = {'pixels': network_input.pixels}, {'depth_m': depth_m}
-        if not self._temporal:
-            self._run(network_input.frame_size, inputs, outputs)
-            return depth_m, None
-        frames = backbone.features(network_input, ())
-        seen = self._model.seen(network_input, frames)
-        tokens = (len(rgb), 1 + frames.grid[0] * frames.grid[1], backbone.channels)
-        levels = [rgb.new_zeros(tokens, dtype=backbone.dtype) for _ in range(backbone.n_levels)]
-        frames = replace(frames, levels=tuple(levels))
-        if state is None:
-            state = self._model.first_state(replace(seen, features=frames)).forgotten
-        motion = self._model.measure(seen, state)
-        recalled = self._model.recall(frames, state, motion)
-        inputs |= {
-            **self._model.told(state, motion),
-            'count': recalled.count,
-            **{f'recalled_{i}': level for i, level in enumerate(recalled.sums)},
-        }
-        outputs |= {f'features_{i}': level for i, level in enumerate(levels)}
-        self._run(network_input.frame_size, inputs, outputs)
-        return depth_m, self._model.next_state(frames, state, motion)
 
     def _run(
         self, size: tuple[int, int], inputs: dict[str, Tensor], outputs: dict[str, Tensor]
@@ -83,14 +45,6 @@ class OnnxEngine:
             torch.cuda.current_stream(self._device).synchronize()
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
-
-    def _session_for(self, size: tuple[int, int]) -> Any:
-        if size not in self._sessions:
-            while len(self._sessions) >= SESSIONS_KEPT:  # first, so that no more are ever held
-                self._sessions.popitem(last=False)
-            self._sessions[size] = self._session(size)
-        self._sessions.move_to_end(size)
-        return self._sessions[size]
 
     def _exported(self, size: tuple[int, int]) -> Path:
         return cached_export(self._model, size=size, temporal=self._temporal)

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from smoothdino_model.cli.main import main
-from smoothdino_model.engines.choice import make_engine
 from smoothdino_model.engines.onnx_export import FILE_NAME
 from smoothdino_model.network.memory import FRAMES, recall
 from smoothdino_model.network.smoothdino import SmoothDino
-from smoothdino_model.network.temporal_state import CameraState, TemporalState
 from smoothdino_model.pipeline import DepthPipeline, DepthResult
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.weights.checkpoint import load_model
+from support.joined_stream import SIZE, assert_as_torch, assert_close_in_half
 from support.library_depth import assert_close, batch, by_the_library, relative_error
 from support.made_recordings import pictures, write_folder
-from support.streams import as_batch, clip
+from support.streams import clip
+from support.tiny_networks import tiny_smoothdino
 
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnx')
@@ -29,8 +29,6 @@ pytest.importorskip('onnxscript')
 
 # An export takes half a minute of a slow core, and more on one that others use.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-CPU = torch.device('cpu')
-SIZE = {'height': 48, 'width': 64}  # the size of made_recordings.pictures
 
 
 @pytest.fixture(scope='module')
@@ -40,19 +38,6 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(folder))
         yield folder / 'smoothdino' / 'onnx'
-
-
-def known(state: TemporalState) -> list[torch.Tensor]:
-    """All that counts of a state: of frames that it does not remember, anything may lie in it."""
-    remembered = state.recallable
-    levels = [level * remembered[..., None, None] for level in state.levels]
-    travelled = state.travelled * remembered[..., None]
-    return [*levels, travelled, state.spectrum, state.valid, state.shift_px, state.confidence]
-
-
-def assert_close_in_half(came: Tensor, expected: Tensor) -> None:
-    """Features are kept in half precision: of two sides of a rounding either may come."""
-    torch.testing.assert_close(came, expected, rtol=1e-3, atol=1e-3)
 
 
 def assert_same(came: dict[str, DepthResult], expected: dict[str, DepthResult]) -> None:
@@ -74,35 +59,8 @@ def pipelines(model_dir: Path) -> tuple[DepthPipeline, DepthPipeline]:
     return by_onnx, by_torch
 
 
-@torch.inference_mode()
-def test_state_and_depth_are_torchs_over_a_stream_that_cameras_join(cache, tiny_model_dir):
-    """The second camera comes at the third frame, the first one starts afresh at the fifth."""
-    engines = [
-        make_engine(
-            load_model(tiny_model_dir), engine=one, device=CPU, precision='fp32', temporal=True
-        )
-        for one in ('onnxruntime', 'torch')
-    ]
-    a, b = clip(8, **SIZE), clip(8, seed=1, **SIZE)
-    states: list[TemporalState | None] = [None, None]
-    for i in range(8):
-        rgb = as_batch(a[i]) if i < 2 else as_batch(a[i], b[i])
-        depths_m = []
-        for k, engine in enumerate(engines):
-            state = states[k]
-            if i == 2:
-                state = TemporalState.join([CameraState(state, 0), None])
-            elif i == 4 and state is not None:
-                state = replace(state, valid=torch.tensor([False, True]))
-            depth_m, states[k] = engine(rgb, state)
-            depths_m.append(depth_m)
-        assert_close(*depths_m)
-        assert depths_m[1].std() > 0.01
-        assert torch.equal(states[0].recallable, states[1].recallable)
-        for came, expected in zip(*map(known, states), strict=True):
-            assert_close_in_half(came, expected)
-        alone_m, _ = engines[0](rgb, None)
-        assert torch.allclose(alone_m[0], depths_m[0][0], atol=1e-3) == (i in (0, 4))
+def test_state_and_depth_are_torchs_over_a_stream_that_cameras_join(cache):
+    assert_as_torch('onnxruntime', tiny_smoothdino())
 
 
 def test_pipelines_agree_over_resets_gaps_and_cameras(cache, tiny_model_dir):

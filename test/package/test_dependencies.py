@@ -93,7 +93,7 @@ def by_pip(names: set[str]) -> set[str]:
 
 def optional() -> set[str]:
     extras = setup_metadata()['extras_require']
-    return requirements(*extras['onnx'], *extras['viewer'])
+    return requirements(*extras['onnx'], *extras['openvino'], *extras['viewer'])
 
 
 def test_package_xml_declares_what_is_installed_and_nothing_else():

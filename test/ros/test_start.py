@@ -38,7 +38,7 @@ sys.exit(code)
 def last_words(tiny_model_dir, tmp_path_factory, dds) -> dict[str, list[str]]:
     """What a node says of itself that was active and has answered."""
     log = tmp_path_factory.mktemp('node') / 'log.txt'
-    settings = ('-p', f'model:={tiny_model_dir}', '-p', 'threads:=3')
+    settings = ('-p', f'model:={tiny_model_dir}', '-p', 'threads:=3', '-p', 'engine:=torch')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('OMP_DISPLAY_ENV', 'true')  # OpenMP tells what it has found when it is loaded
         process = Process(log, '-c', AT_THE_END, '--ros-args', *settings)
