@@ -15,6 +15,7 @@ from smoothdino_model.network.backbone import DepthBackbone, Features
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.weights.checkpoint import load_adapter, load_model
+from training.dropout import dropped
 from training.feature_cache import FeatureCache
 from training.losses import (
     LossWeights,
@@ -46,8 +47,9 @@ class DepthTraining(lightning.LightningModule):
     fresh adapter, or a trained one to go on with: a directory or a published ``.pth``.
 
     Of a window of frames only the last ``learnt_frames`` are decoded and learnt from (by default
-    all), and the ones before them lead up to their state. ``features`` is a folder that keeps what
-    a frozen encoder gave, see :class:`training.feature_cache.FeatureCache`.
+    all), and the ones before them lead up to their state. ``dropout`` is how much of the features
+    a decoder does without in training, see :func:`training.dropout.dropped`. ``features`` is a
+    folder that keeps what a frozen encoder gave, see :class:`training.feature_cache.FeatureCache`.
     """
 
     def __init__(
@@ -60,10 +62,13 @@ class DepthTraining(lightning.LightningModule):
         loss: LossWeights | None = None,
         optimizer: OptimizerSettings | None = None,
         learnt_frames: int | None = None,
+        dropout: float = 0.0,
         features: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if not 0 <= dropout < 1:
+            raise ValueError(f'dropout: expected 0 to below 1, got {dropout}')
         unknown = set(parts) - set(PARTS)
         if unknown or not parts:
             raise ValueError(f'parts: expected some of {", ".join(PARTS)}, got {parts}')
@@ -124,10 +129,11 @@ class DepthTraining(lightning.LightningModule):
         frame, _, adapted = self.encode(rgb)
         return self.decode(frame, adapted)
 
-    def encode(self, rgb: Tensor) -> tuple[Features, Levels, Levels]:
+    def encode(self, rgb: Tensor, first: int = 0) -> tuple[Features, Levels, Levels]:
         """Encode windows (B, T, H, W, 3) all at once, and adapt them frame by frame.
 
         Gives the features before and after, and :class:`Features` whose shape fits single frames.
+        An adapter learns from the frames from ``first`` on.
         """
         batch, length = rgb.shape[:2]
         frames = rgb.flatten(0, 1)
@@ -140,8 +146,13 @@ class DepthTraining(lightning.LightningModule):
         adapted: list[Levels] = []
         state: TemporalState | None = None
         for t in range(length):
-            # Of each window the frame t.
-            frame, state = self.model.adapt(seen.of(slice(t, None, length)), state)
+            # Of each window the frame t. In full precision: what is remembered is kept in half,
+            # which autocast on a CPU does not put together.
+            with (
+                torch.set_grad_enabled(torch.is_grad_enabled() and t >= first),
+                torch.autocast(rgb.device.type, enabled=False),
+            ):
+                frame, state = self.model.adapt(seen.of(slice(t, None, length)), state)
             adapted.append(frame.levels)
         together = tuple(torch.stack(level, dim=1) for level in zip(*adapted, strict=True))
         return seen.features, levels, together
@@ -160,8 +171,11 @@ class DepthTraining(lightning.LightningModule):
             raise ValueError(
                 'data.windows.frames: expected at least 2 frames for what is to be learnt'
             )
-        frame, plain, adapted = self.encode(batch['rgb'])
-        depth_m = self.decode(frame, _frames(adapted, first, None))
+        frame, plain, adapted = self.encode(batch['rgb'], first)
+        learnt = _frames(adapted, first, None)
+        if self.hparams['dropout']:  # by the step, so that a resumed run goes on as it would have
+            learnt = dropped(learnt, self.hparams['dropout'], seed=self.global_step)
+        depth_m = self.decode(frame, learnt)
         learnt_m = truth_m[:, first:]
         terms: dict[str, Tensor] = {}
         if weights.mse:

@@ -2,6 +2,7 @@
 """What training and validation see: clips and rooms in their mixture, in an order of their own."""
 
 import json
+from collections import Counter
 from itertools import pairwise
 
 import lightning
@@ -51,6 +52,45 @@ def test_a_sample_depends_on_seed_and_index_alone(tmp_path):
     assert not torch.equal(ahead[0]['rgb'], other.stream[0]['rgb'])
     assert ahead[0]['rgb'].shape == (2, 28, 42, 3)
     assert list(FromStep(4, 7)) == [4, 5, 6]
+
+
+def test_places_are_mixed_by_share_and_not_by_how_long_they_were_seen(tmp_path):
+    for name, first, count in (('hall', 1, 64), ('still', 101, 1), ('pair', 111, 4)):
+        write_clip(tmp_path / name, range(first, first + count))
+    sources = [
+        ClipSource(root=str(tmp_path), leave_out=('pair',), validate=False, share=3.0),
+        ClipSource(root=str(tmp_path), leave_out=('[!p]*',), validate=False, share=1.0),
+    ]
+    data = WindowData(WindowShape((24, 32)), 0, clips=sources, augment=False, variants=2)
+    n = data.stream.n_clip_windows
+    assert n == 69
+    depths_m = (data.stream[i]['depth_m'].nanmedian() for i in range(4 * n))
+    counts = Counter(round(10 * float(depth_m)) for depth_m in depths_m)
+    assert sum(counts[i] for i in range(111, 115)) == pytest.approx(n, abs=4)  # a quarter of 4 n
+    # Of what is left the hall gets eight times as much as the still, the root of 64.
+    assert counts[101] == pytest.approx(3 * n / 9, abs=4)
+    of_hall = [counts[i] for i in range(1, 65)]
+    assert max(of_hall) - min(of_hall) <= 2
+    with pytest.raises(ValueError, match='share: expected one for each source of clips'):
+        WindowData(
+            room_share=0, clips=[sources[0], ClipSource(root=str(tmp_path), block=10, margin=0)]
+        )
+
+
+def test_what_comes_more_often_comes_in_more_variants(tmp_path):
+    write_clip(tmp_path / 'hall', range(1, 65))
+    write_clip(tmp_path / 'still', [201])
+    source = ClipSource(root=str(tmp_path), validate=False, share=1.0)
+    data = WindowData(WindowShape((24, 32)), 0, clips=[source], variants=2)
+    n = data.stream.n_clip_windows
+
+    def stills(passes):
+        samples = (data.stream[i] for p in passes for i in range(p * n, (p + 1) * n))
+        return [s['rgb'].numpy().tobytes() for s in samples if s['depth_m'].nanmedian() > 10]
+
+    first, all_of_them = stills([0]), stills(range(6))
+    assert len(set(first)) == len(first) > 5
+    assert len(set(all_of_them)) <= 2 * (len(first) + 1)
 
 
 def test_workers_change_nothing():

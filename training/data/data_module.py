@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import lightning
+import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from training.data.clips import Clip, find_clips
@@ -50,6 +52,10 @@ class ClipSource:
     of frames around it. Those of NYUv2 are a third of a second apart: clips of 30 Hz want ten
     times as many in both. ``strides``
     (least, most) frames lie between two frames of a window.
+
+    ``share`` is how much this source counts in the mixture, beside what the others say; its clips
+    then count by the square root of their lengths, so that a place seen for long does not drown
+    those seen once. By default each frame counts alike.
     """
 
     root: str | None = None
@@ -61,8 +67,11 @@ class ClipSource:
     leave_out: tuple[str, ...] = ()
     rim_px: int = 0
     validate: bool = True
+    share: float | None = None
 
     def __post_init__(self) -> None:
+        if self.share is not None and not 0 < self.share < math.inf:
+            raise ValueError(f'share: expected more than 0, got {self.share}')
         if (self.train_list is None) != (self.val_list is None):
             raise ValueError('expected both train_list and val_list, or none, got one of them')
         if self.strides:
@@ -198,7 +207,11 @@ class WindowData(lightning.LightningDataModule):
         self.sources = ['room'] * (room_share > 0) + [
             source.name for source in found if source.validate
         ]
-        train = [kept for one in found if (kept := one.windows(windows, part='train'))]
+        train = [
+            (kept, one.share) for one in found if (kept := one.windows(windows, part='train'))
+        ]
+        if len({share is None for _, share in train}) > 1:
+            raise ValueError('share: expected one for each source of clips, or for none')
         val = [kept for one in found if (kept := one.windows(windows, part='val'))]
         height, width = windows.size
         rooms = RoomWindows(
@@ -212,7 +225,8 @@ class WindowData(lightning.LightningDataModule):
             seed=seed,
             size=windows.size,
             rooms=rooms if room_share else None,
-            clips=train,
+            clips=[kept for kept, _ in train],
+            odds=np.concatenate([kept.odds(share) for kept, share in train] or [np.empty(0)]),
             room_share=room_share,
             batch=batch_size,
             augment=augment,

@@ -15,16 +15,18 @@ from training.data.clips import Window
 from training.data.room import STRIPES, RoomWindows, room_window, unseen_room
 from training.data.runs import RunWindows
 
+_GOLDEN = (math.sqrt(5) - 1) / 2
 _ROOM_CROP, _CLIP_CROP = 0.85, 0.6  # least part that is left; rooms already come with all lenses
 
 
 class WindowStream(Dataset):
     """Sample i is a pure function of i and the arguments, whichever process asks and when.
 
-    In any stretch of it ``room_share`` of the samples show rooms. The others pass through all
-    windows of ``clips`` again and again, each time in another order. With ``variants`` above 0 a
-    window of a clip is augmented in so many ways and not anew in each pass: what a frozen encoder
-    gave for each of them can be kept.
+    In any stretch of it ``room_share`` of the samples show rooms. The others pass through the
+    windows of ``clips`` again and again, each time in another order: a pass has as many samples as
+    there are windows, and each comes as often as its ``odds`` (one for each window) say, rounded
+    up or down. With ``variants`` above 0 a window of a clip is augmented in so many ways, times
+    how often it comes in a pass, and not anew each time: what a frozen encoder gave can be kept.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class WindowStream(Dataset):
         size: tuple[int, int],
         rooms: RoomWindows | None,
         clips: list[RunWindows],
+        odds: np.ndarray,
         room_share: float,
         batch: int,
         augment: bool = True,
@@ -48,7 +51,8 @@ class WindowStream(Dataset):
         self.augment = augment
         self.variants = variants
         self.n_clip_windows = sum(map(len, clips))
-        self._pass: tuple[int, np.ndarray] | None = None
+        self._per_pass = odds * (len(odds) / odds.sum()) if len(odds) else odds
+        self._pass: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
@@ -73,16 +77,31 @@ class WindowStream(Dataset):
         """Give the window of a turn, and the chance by which it is augmented."""
         passed, place = divmod(turn, self.n_clip_windows)
         if self._pass is None or self._pass[0] != passed:
-            order = np.random.default_rng((self.seed, passed)).permutation(self.n_clip_windows)
-            self._pass = passed, order
-        number = int(self._pass[1][place])
+            self._pass = passed, *self._drawn(passed)
+        number, copy = int(self._pass[1][place]), int(self._pass[2][place])
         if self.variants:
-            rng = np.random.default_rng((self.seed, number, passed % self.variants))
+            most = math.ceil(self._per_pass[number])  # of its copies in a pass
+            variant = (passed * most + copy) % (self.variants * most)
+            rng = np.random.default_rng((self.seed, number, variant))
         for windows in self.clips:
             if number < len(windows):
                 return windows.window(number, rng), rng
             number -= len(windows)
         raise IndexError(turn)
+
+    def _drawn(self, passed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the windows of one pass; give their numbers, and which copy of its window each is.
+
+        Evenly spaced marks on the line of all odds (systematic sampling): whoever is to come once
+        comes once. From pass to pass they move by the golden ratio, which leaves nobody out for
+        long.
+        """
+        marks = np.arange(self.n_clip_windows) + passed * _GOLDEN % 1
+        numbers = np.searchsorted(np.cumsum(self._per_pass), marks, side='right')
+        numbers = numbers.clip(max=self.n_clip_windows - 1)  # the sum's last digit
+        copies = np.arange(len(numbers)) - np.searchsorted(numbers, numbers)
+        order = np.random.default_rng((self.seed, passed)).permutation(len(numbers))
+        return numbers[order], copies[order]
 
 
 def turn_of(index: int, *, batch: int, room_share: float) -> tuple[int, int | None, int]:

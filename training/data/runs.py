@@ -188,6 +188,20 @@ class RunWindows:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    def odds(self, share: float | None) -> np.ndarray:
+        """How often each window is to be drawn, beside those of other sources.
+
+        All alike without a ``share``; with it so that they add up to it, and each clip gives
+        windows by the square root of how many it has.
+        """
+        if share is None:
+            return np.ones(len(self))
+        counts = np.diff(self._ends, prepend=0)
+        names, clip_of = np.unique([run.clip.name for run in self.runs], return_inverse=True)
+        of_clip = np.bincount(clip_of, weights=counts, minlength=len(names))
+        odds = np.repeat(of_clip[clip_of] ** -0.5, counts)
+        return share * odds / odds.sum()
+
     def window(self, number: int, rng: np.random.Generator) -> Window:
         """Read window ``number``, with a stride drawn from the range.
 
@@ -211,7 +225,8 @@ class RunWindows:
         which = int(np.searchsorted(self._ends, number, side='right'))
         run = self.runs[which]
         start = number - (int(self._ends[which - 1]) if which else 0)
-        stride = min(stride, (len(run) - 1) // max(1, self.length - 1))
+        if self.length > 1:  # alone, a frame has no next one
+            stride = min(stride, (len(run) - 1) // (self.length - 1))
         reach = (self.length - 1) * stride
         first = run.start + min(start, len(run) - 1 - reach)
         return range(first, first + reach + 1, stride), run.clip
