@@ -65,7 +65,8 @@ _MATCHES_ALL = {
 class WatchedSubscription:
     """A subscription whose `check`, called now and then, says why nothing arrives.
 
-    Once for each silence and reason. `without` tells what the node cannot do without these
+    Once for each silence and reason; a publisher that has just come is given time to begin.
+    `without` tells what the node cannot do without these
     messages. Of those that `last`, one holds until the next: after it, no silence is too long, and
     one that was latched before this subscription is received as well.
     """
@@ -82,6 +83,7 @@ class WatchedSubscription:
     ) -> None:
         self._node, self._callback, self._without = node, callback, without
         self._last, self._has_come = last, False
+        self._has_publisher = False
         self._heard_s = monotonic()
         self._patience_s = SILENT_AFTER_S
         self._said = ''  # why, in this silence
@@ -113,6 +115,9 @@ class WatchedSubscription:
     def check(self) -> None:
         """Warn where nothing has arrived for a while."""
         self.follow()
+        if not self._has_publisher and self._node.count_publishers(self.topic):
+            self._has_publisher = True
+            self._heard_s = monotonic()
         silent_s = monotonic() - self._heard_s
         if silent_s < self._patience_s or (self._last and self._has_come):
             return

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from smoothdino_model.recordings.bags import BagRecording, Received
 from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.frames import Intrinsics, RecordingError
-from smoothdino_model.whole_files import write_whole
+from smoothdino_model.whole_files import clear_partial, write_whole
 from training.data.bag_frames import (
     camera_of,
     check_view,
@@ -194,8 +194,7 @@ def _enter(partial: Path, plan: dict[str, Any]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_whole(partial / _PLAN, json.dumps(plan).encode())
-    for begun in partial.glob('.*.partial'):  # by a run that was killed in the midst of a file
-        shutil.rmtree(begun)
+    clear_partial(partial)
 
 
 def _wanted(

@@ -11,7 +11,7 @@ import lightning
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from smoothdino_model.whole_files import written_whole
+from smoothdino_model.whole_files import clear_partial, written_whole
 from training.data.data_module import WindowData
 from training.module import DepthTraining
 
@@ -20,11 +20,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """A checkpoint is there whole or not at all.
 
     Lightning writes to the folder of temporary files and moves; on another disk that is a copy.
+    What an earlier training that was killed had begun goes when the folder is first written to.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entered: set[Path] = set()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *_: Any, **__: Any) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in self._entered:
+            clear_partial(path.parent)
+            self._entered.add(path.parent)
         with written_whole(path) as place:
             super().save_checkpoint(checkpoint, place)
 

@@ -77,7 +77,7 @@ def viewer(node):
     one = Viewer()
     assert one.wait_for(lambda: one.state() == 'active', 60), node.words()
     assert one.wait_for(one.images.get_subscription_count)
-    one.wait_for(lambda: False, 0.5)  # the other side may learn of the match later
+    one.wait_until_known()
     yield one
     one.node.destroy_node()
 

@@ -48,6 +48,7 @@ def played(frames, tmp_path_factory) -> str:
 def node(tiny_model_dir, tmp_path_factory):
     log = tmp_path_factory.mktemp('node') / 'log.txt'
     arguments = ['-p', f'model:={tiny_model_dir}', '-p', 'max_depth_m:=1000', '-p', 'max_gap_s:=2']
+    arguments += ['-p', 'diagnostics_period_s:=0.2']  # which the camera waits for
     with depth_node(log, *arguments) as process:
         yield process
 
@@ -156,6 +157,7 @@ def test_set_enabled_and_lifecycle(observer, played, tmp_path):
     request = ChangeState.Request()
     request.transition.id = Transition.TRANSITION_CLEANUP  # there is none from active
     client = observer.node.create_client(ChangeState, 'depth/change_state')
+    assert client.wait_for_service(30.0)
     client.call_async(request)
     assert observer.state() == 'active'
     observer.call(SetBool, 'depth/set_enabled', SetBool.Request(data=False))

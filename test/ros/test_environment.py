@@ -72,12 +72,14 @@ def test_nothing_said_reveals_the_environment(secretive, tiny_model_dir):
         observer.set(model=str(home / 'model'), adapter='')
         assert observer.transition('configure'), node.words()
         assert observer.transition('activate')
-        for message in ({'encoding': '$HF_TOKEN', 'data': b'x'}, {'encoding': '~'}):
+        for number, message in enumerate(
+            ({'encoding': '$HF_TOKEN', 'data': b'x'}, {'encoding': '~'}), 1
+        ):
             images = observer.node.create_publisher(Image, 'image', 5)
             assert observer.wait_for(images.get_subscription_count)
-            observer.wait_for(lambda: False, 0.3)
+            observer.wait_until_known()
             images.publish(Image(height=1, width=1, step=1, **message))
-        observer.wait_for(lambda: False, 1.0)
+            assert observer.wait_for(lambda n=number: rejected(observer) == n)
         statuses = [str(one) for one in diagnosed(observer, 'quiet/depth')]
         words = [node.words(), *said, *statuses]
         assert said
@@ -88,6 +90,12 @@ def test_nothing_said_reveals_the_environment(secretive, tiny_model_dir):
             assert not [one for one in words if secret in one]
     finally:
         observer.node.destroy_node()
+
+
+def rejected(observer: Observer) -> int:
+    """As last told of."""
+    values = diagnosed(observer, 'quiet/depth')[-1].status[-1].values
+    return next((int(one.value) for one in values if one.key == 'rejected'), 0)
 
 
 def test_jumps_of_a_simulated_clock(secretive):

@@ -19,7 +19,7 @@ import pytest
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2 (rclpy)')
 
 from builtin_interfaces.msg import Time
-from rclpy.qos import QoSProfile
+from rclpy.qos import HistoryPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
@@ -246,20 +246,25 @@ def test_other_formats_are_for_files_only():
 
 @pytest.mark.parametrize('transport', ['raw'])
 def test_hundreds_of_messages_over_dds(transport, tiny_model_dir, tmp_path):
+    kind, topic = KINDS[transport]
     arguments = ('-p', f'model:={tiny_model_dir}', '-p', f'image_transport:={transport}')
+    # None is lost on the way, however busy the machine is.
+    qos = f'qos_overrides./{topic}.subscription'
+    arguments += ('-p', f'{qos}.reliability:=reliable', '-p', f'{qos}.history:=keep_all')
     node = Process(
         tmp_path / 'log',
         *('-m', 'smoothdino_ros.depth_node', '--ros-args', *arguments),
         *('-p', 'diagnostics_period_s:=0.2'),
     )
     observer = Observer()
-    kind, topic = KINDS[transport]
-    images = observer.node.create_publisher(kind, topic, QoSProfile(depth=5))
+    images = observer.node.create_publisher(
+        kind, topic, QoSProfile(history=HistoryPolicy.KEEP_ALL)
+    )
     infos = observer.node.create_publisher(CameraInfo, 'camera_info', QoSProfile(depth=5))
     try:
         assert observer.wait_for(images.get_subscription_count, 120), node.words()
-        observer.wait_for(lambda: False, 0.5)
-        sent = 0
+        observer.wait_until_known()
+        sent = good_ones = 0
 
         @hypothesis.settings(
             deadline=None,
@@ -269,15 +274,15 @@ def test_hundreds_of_messages_over_dds(transport, tiny_model_dir, tmp_path):
         )
         @hypothesis.given(IMAGES[transport], INFOS)
         def the_next_good_frame_is_answered(image, info):
-            nonlocal sent
+            nonlocal sent, good_ones
             if info is not None:
                 infos.publish(info)
             images.publish(image[0])
             sent += 1
             time.sleep(0.003)
             if sent % 10 == 0:
+                good_ones += 1
                 good_ns = 10**9 + sent * 10**7
-                observer.wait_for(lambda: False, 0.05)
                 images.publish(good(kind, good_ns))
                 assert observer.wait_for(
                     lambda: observer.reliable and stamp_ns(observer.reliable[-1]) == good_ns
@@ -296,8 +301,8 @@ def test_hundreds_of_messages_over_dds(transport, tiny_model_dir, tmp_path):
         counted = {name: int(values[name]) for name in ends if name in values}
         assert sum(counted.values()) == int(values['received'])
         assert counted['failed'] == 0, values['last failure']
-        assert counted['rejected'] > 100
-        assert int(values['received']) > 0.8 * sent
+        assert counted['rejected'] > 30  # of a busy machine; what has no time to be is dropped
+        assert int(values['received']) == sent + good_ones
         assert 'expected' in values['last rejection']
         refusals = node.words().count('Rejected an image')
         assert 1 <= refusals <= 2 + took_s / 5  # throttled, and counted above

@@ -29,6 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import SampleRoom
+from support.discovery import ask
 from support.ros_processes import stamp_ns
 
 pytestmark = pytest.mark.slow
@@ -116,19 +117,8 @@ class Launched:
             raise
 
 
-def call(node, kind, name, request):
-    client = node.create_client(kind, name)
-    assert client.wait_for_service(180.0), name
-    for _ in range(36):  # a service that has not yet learnt of the client does not answer
-        future = client.call_async(request)
-        rclpy.spin_until_future_complete(node, future, timeout_sec=5.0)
-        if future.done():
-            return future.result()
-    raise TimeoutError(name)
-
-
 def state(node, name: str) -> str:
-    return call(node, GetState, f'{name}/get_state', GetState.Request()).current_state.label
+    return ask(node, GetState, f'{name}/get_state', GetState.Request()).current_state.label
 
 
 def wait_for(node, condition, timeout_s: float = 180.0) -> bool:
@@ -172,7 +162,7 @@ def test_depth_launch(observer, tiny_model_dir, tmp_path):
         assert wait_for(observer, lambda: observer.count_publishers('/robot/depth/image'))
         names = ['model', 'max_depth_m', 'device', 'use_sim_time']
         request = GetParameters.Request(names=names)
-        got = call(observer, GetParameters, '/robot/depth/get_parameters', request).values
+        got = ask(observer, GetParameters, '/robot/depth/get_parameters', request).values
         values = [parameter_value_to_python(one) for one in got]
         assert values == [str(tiny_model_dir), 20, 'cpu', True]
     assert launched.process.returncode == 0
@@ -264,7 +254,7 @@ def test_every_frame_of_a_bag_is_answered_and_the_launch_ends_with_it(
     with Launched(tmp_path / 'log', 'replay.launch.py', **arguments) as launched:
         ended = wait_for(observer, lambda: launched.process.poll() is not None)
     assert ended, launched.log.read_text()
-    wait_for(observer, lambda: False, 0.5)
+    wait_for(observer, lambda: len(received) == 12, 5.0)
     assert launched.process.returncode == 0, launched.log.read_text()
     assert [stamp_ns(one) for one in received] == [START_NS + i * PERIOD_NS for i in range(12)]
     assert stamp_ns(diagnostics[-1]) > START_NS + 10**9  # not in the bag's time, as was asked for

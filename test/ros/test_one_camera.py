@@ -104,6 +104,28 @@ def test_a_camera_info_that_came_once_is_not_missed(here, monkeypatch):
     assert ['/here/image' in text for text in said] == [True], said
 
 
+def test_a_publisher_that_has_just_come_is_given_time_to_begin(here, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(here.node, 'get_logger', lambda: SimpleNamespace(warning=said.append))
+    clock = Clock()
+    monkeypatch.setattr(topics, 'monotonic', clock.monotonic)
+    here.camera.unsubscribe()
+    here.camera.subscribe(here.taken.append)
+    clock.advance(4.0)
+    here.camera.check_topics()
+    publisher = here.node.create_publisher(Image, 'here/image', 5)
+    while not here.node.count_publishers(publisher.topic_name):
+        rclpy.spin_once(here.node, timeout_sec=0.01)
+    of_images: list[list[bool]] = []
+    for _ in range(3):  # 4, 8 and 12 s after the subscription, the publisher being there since 4
+        here.camera.check_topics()
+        of_images.append(['/here/image' in text for text in said])
+        clock.advance(4.0)
+    assert [any(one) for one in of_images] == [False, False, True]
+    (text,) = [text for text in said if '/here/image' in text]
+    assert 'sends nothing' in text
+
+
 def test_the_last_judgement_holds_until_another_image_ends(here):
     def status(counts: CameraCounts) -> tuple[bytes, str]:
         one = here.camera.status('here', counts, enabled=False)

@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image
 
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from support.node_in_this_process import GOOD, InThisProcess, good, outcomes
-from support.ros_processes import Observer, Process, depth_m, depth_node, stamp_ns
+from support.ros_processes import Observer, Process, camera, depth_m, depth_node, stamp_ns
 from support.single_pictures import Camera, identity_holds, latest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
@@ -68,9 +68,9 @@ def first_depth(model_dir, rgb: np.ndarray, *, focal: float | None = None) -> np
 
 def test_a_killed_camera_comes_back(node, observer, frames, tiny_model_dir, tmp_path):
     path = next(iter(frames))
-    camera = Process(tmp_path / '1', 'test/support/camera_process.py', path, '--laps', '100000')
+    one = camera(tmp_path / '1', path, '--laps', '100000')
     assert observer.wait_for(lambda: len(observer.reliable) >= 6, 120), node.words()
-    camera.end(signal.SIGKILL)
+    one.end(signal.SIGKILL)
     assert observer.wait_for(lambda: latest(observer)[0].level == DiagnosticStatus.STALE, 30), (
         'a dead camera does not show'
     )
@@ -99,10 +99,8 @@ def test_two_publishers_on_one_topic(node, observer, frames, tiny_model_dir, tmp
         start_ns = (i + 1) * 1000 * 10**9
         stamps |= {start_ns + k * PERIOD_NS: rgb for k, rgb in enumerate(pictures)}
         options = ('--start-ns', str(start_ns), '--laps', '4', '--answer-within-s', '1')
-        camera = ('test/support/camera_process.py', path, *options)
-        cameras.append(Process(tmp_path / str(i), *camera))
+        cameras.append(camera(tmp_path / str(i), path, *options))
     assert observer.wait_for(lambda: not any(one.alive() for one in cameras), 120)
-    observer.wait_for(lambda: False, 0.3)
     answers = list(observer.reliable)
     assert all(one.end() == 0 for one in cameras)
     assert len(answers) >= 16

@@ -2,6 +2,7 @@
 """A camera in a process of its own: plays an array of frames, each after the answer to the last.
 
 Frame i of lap n has the stamp start + i * period: each lap repeats the stamps, like a looping bag.
+Its last word is how many answers it has seen.
 """
 
 import argparse
@@ -11,8 +12,11 @@ import time
 import cv2
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from support.discovery import wait_until_known
 
 
 def main() -> int:
@@ -33,8 +37,15 @@ def main() -> int:
     kind, topic = (CompressedImage, 'image/compressed') if options.compressed else (Image, 'image')
     images = node.create_publisher(kind, options.prefix + topic, QoSProfile(depth=5))
     infos = node.create_publisher(CameraInfo, options.prefix + 'camera_info', QoSProfile(depth=5))
-    answers = []
+    answers: list[Image] = []
     node.create_subscription(Image, options.prefix + 'depth/image', answers.append, 10)
+    rejected: dict[str, int] = {}  # by each camera's own count
+
+    def diagnosed(message: DiagnosticArray) -> None:
+        for one in message.status:
+            rejected.update((one.name, int(v.value)) for v in one.values if v.key == 'rejected')
+
+    node.create_subscription(DiagnosticArray, '/diagnostics', diagnosed, 10)
 
     def wait_for(condition, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -47,23 +58,33 @@ def main() -> int:
     ):
         print('nobody subscribes to the camera', file=sys.stderr)
         return 1
-    time.sleep(0.3)  # the other side may learn of the match later than this one
+    wait_until_known(node)
+
+    def send_garbage() -> None:
+        """Each when the one before is rejected, as what has no time to be is dropped."""
+        wait_for(lambda: rejected, 5.0)
+        for message in garbage(kind):
+            before = sum(rejected.values())
+            images.publish(message)
+            wait_for(lambda n=before: sum(rejected.values()) > n, 5.0)
+
     for lap in range(options.laps):
         for i, rgb in enumerate(frames):
             if lap == 0 and i == options.garbage_before:
-                for message in garbage(kind):
-                    images.publish(message)
-                    time.sleep(0.05)
+                send_garbage()
             info = camera_info(rgb, options.focal_px)
             stamp_ns = options.start_ns + i * options.period_ns
             info.header.stamp.sec, info.header.stamp.nanosec = divmod(stamp_ns, 10**9)
             infos.publish(info)
-            answers.clear()
+            seen = len(answers)
             images.publish(picture(kind, rgb, info.header))
             wait_for(
-                lambda stamp=info.header.stamp: any(a.header.stamp == stamp for a in answers),
+                lambda stamp=info.header.stamp, n=seen: any(
+                    one.header.stamp == stamp for one in answers[n:]
+                ),
                 options.answer_within_s,
             )
+    print(len(answers))
     return 0
 
 

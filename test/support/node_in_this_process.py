@@ -39,8 +39,9 @@ class InThisProcess:
             self.viewer.node.create_subscription(one, name, lambda _: None, 5)
         outputs = [one for one in self.node.publishers if one.topic_name.startswith('/depth/')]
         assert len(outputs) == 5
-        assert self.viewer.wait_for(lambda: all(one.get_subscription_count() for one in outputs))
-        self.viewer.wait_for(lambda: False, 0.3)  # of its second subscription, perhaps later
+        assert self.viewer.wait_for(
+            lambda: sum(one.get_subscription_count() for one in outputs) == 6
+        )
 
     def counts(self):
         return self.node._configured.worker.counts()['']

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ROS processes as others meet them, and a node that watches and calls them."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
+from support.discovery import wait_until_known
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,9 +29,14 @@ class Process:
 
     def __init__(self, log: Path, *command: str) -> None:
         self._log = log
+        paths = (os.environ.get('PYTHONPATH'), str(ROOT / 'test'))
         with log.open('w') as out:
             self._process = subprocess.Popen(
-                [sys.executable, *command], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT
+                [sys.executable, *command],
+                cwd=ROOT,
+                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))},
+                stdout=out,
+                stderr=subprocess.STDOUT,
             )
 
     def words(self) -> str:
@@ -57,6 +65,10 @@ def depth_node(log: Path, *arguments: str) -> Iterator[Process]:
         code = node.end(signal.SIGTERM)
     assert code == 0, node.words()
     assert 'Traceback' not in node.words()
+
+
+def camera(log: Path, *options: str) -> Process:
+    return Process(log, '-m', 'support.camera_process', *options)
 
 
 class Observer:
@@ -88,12 +100,16 @@ class Observer:
         if name not in self._clients:
             self._clients[name] = self.node.create_client(kind, name)
             assert self._clients[name].wait_for_service(30.0), name
-            self.wait_for(lambda: False, 0.3)  # the service may learn of the client later
+            self.wait_until_known()
         future = self._clients[name].call_async(request)
         # A node that loads its model answers afterwards: a minute on a busy machine.
         rclpy.spin_until_future_complete(self.node, future, timeout_sec=150.0)
         assert future.done(), name
         return future.result()
+
+    def wait_until_known(self) -> None:
+        """Until the node's process has discovered all that was made here."""
+        wait_until_known(self.node)
 
     def state(self) -> str:
         return self.call(GetState, 'depth/get_state', GetState.Request()).current_state.label
@@ -124,13 +140,14 @@ class Observer:
         return value.type
 
     def play(self, log: Path, *options: str) -> None:
-        """Run the camera to its end, and take what comes meanwhile."""
+        """Run the camera to its end, and take all that it has seen as well."""
         for received in (self.reliable, self.best_effort, self.infos):
             received.clear()
-        camera = Process(log, 'test/support/camera_process.py', *options)
-        assert self.wait_for(lambda: not camera.alive(), 60)
-        self.wait_for(lambda: False, 0.3)
-        assert camera.end() == 0, camera.words()
+        one = camera(log, *options)
+        assert self.wait_for(lambda: not one.alive(), 60), one.words()
+        assert one.end() == 0, one.words()
+        seen = int(one.words().split()[-1])
+        assert self.wait_for(lambda: min(len(self.reliable), len(self.infos)) >= seen)
 
 
 def stamp_ns(message) -> int:

@@ -130,6 +130,7 @@ def test_who_reads_a_checkpoint_reads_a_whole_one(tmp_path, monkeypatch):
     """Also where the folder of temporary files is on another disk."""
     monkeypatch.setattr(tempfile, 'tempdir', '/dev/shm')
     path, writer = tmp_path / 'last.ckpt', AtomicCheckpointIO()
+    (tmp_path / '.step=3.ckpt.0badcafe.partial').mkdir()  # of a training that was killed
     written = torch.zeros(2_000_000)
     writer.save_checkpoint({'weights': written}, path)
     ended = threading.Event()
