@@ -7,6 +7,7 @@ CameraInfo messages are rclpy's or rosbags', by their fields (sensor_msgs/Camera
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,5 +168,8 @@ def is_distorted(info: Any) -> bool:
 
 
 def is_rectified(topic: str) -> bool:
-    """Whether an image topic is of rectified images, by the names that image_proc gives."""
-    return 'rect' in topic.removesuffix('/compressed').rpartition('/')[2]
+    """Whether an image topic is of rectified images, by the words that image_proc and drivers use.
+
+    As a word of its own: not in `direct` or `corrected`.
+    """
+    return not {'rect', 'rectified'}.isdisjoint(re.split('[/_]', topic))

@@ -97,7 +97,9 @@ def _halves(form: str) -> tuple[str, str]:
 
 
 def _is_picture(encoding: str, kind: str) -> bool:
-    return encoding in _ENCODINGS or not (_NUMBERS.fullmatch(encoding) or 'Depth' in kind)
+    if 'Depth' in kind:  # some depth is sent as mono16
+        return False
+    return encoding in _ENCODINGS or not _NUMBERS.fullmatch(encoding)
 
 
 def _no_picture(got: str) -> NoPicture:

@@ -245,6 +245,7 @@ def test_an_image_beside_depth_of_every_kind_needs_no_name(tmp_path):
         '/cam/depth/compressed': '16UC1; png compressed ',
         '/cam/depth/compressedDepth': '16UC1; compressedDepth rvl',
         '/cam/inverse/compressedDepth': '; compressedDepth',
+        '/cam/grey/compressedDepth': 'mono16; compressedDepth png',
     }
     path = write_bag(tmp_path / 'bag', pictures(3), topics=tuple(topics), forms=topics)
     assert places(path) == [0, 1, 2]

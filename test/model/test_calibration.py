@@ -6,7 +6,12 @@ import pytest
 
 from smoothdino_model.network.trained_camera import NYU
 from smoothdino_model.recordings.bags import TYPES
-from smoothdino_model.recordings.calibration import NO_INFO, calibrated, is_distorted
+from smoothdino_model.recordings.calibration import (
+    NO_INFO,
+    calibrated,
+    is_distorted,
+    is_rectified,
+)
 from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_model.room.sample_room import NYU_FOCAL
 
@@ -90,6 +95,13 @@ def test_a_region_and_binning_count_also_where_the_image_was_resized_afterwards(
 def test_a_fisheye_bends_the_picture_without_any_coefficient():
     assert not is_distorted(info_of(640, 480))
     assert is_distorted(info_of(640, 480, distortion_model='equidistant', d=np.zeros(4)))
+
+
+def test_a_topic_is_rectified_where_its_name_says_so_in_a_word():
+    rectified = ('image_rect', '/left/image_rect_color/compressed', 'a/rect/image', 'rectified')
+    assert all(map(is_rectified, rectified))
+    as_they_come = ('image_raw', '/direct/image', 'color_corrected', '/rectangle/image_raw')
+    assert not any(map(is_rectified, as_they_come))
 
 
 def test_an_uncalibrated_camera_stays_one_at_any_size():

@@ -40,7 +40,7 @@ class InThisProcess:
         outputs = [one for one in self.node.publishers if one.topic_name.startswith('/depth/')]
         assert len(outputs) == 5
         assert self.viewer.wait_for(
-            lambda: sum(one.get_subscription_count() for one in outputs) == 6
+            lambda: sum(one.get_subscription_count() for one in outputs) >= 6
         )
 
     def counts(self):
