@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from support.made_clips import numbers_of, write_clip
-from training.data.clips import TRAINED_FOCAL, find_clips
+from training.data.clip_json import TRAINED_FOCAL
+from training.data.clips import find_clips
 from training.data.runs import RunWindows, block_runs, listed_runs, whole_runs
 
 
