@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from training.data import room as room_module
-from training.data.clips import TRAINED_FOCAL
+from training.data.clip_json import TRAINED_FOCAL
 from training.data.datasets import turn_of
 from training.data.room import SHOWINGS, RoomWindows
 
