@@ -18,6 +18,7 @@ from smoothdino_model.weights.checkpoint import save_adapter
 from support.made_depth import write_clip, write_depth_bag
 from support.tiny_networks import tiny_smoothdino
 from training import evaluate
+from training.data.clips import Window
 from training.evaluation import stretches
 from training.evaluation.intervals import blocks, rows
 from training.evaluation.measure import Measured, measure
@@ -244,7 +245,7 @@ def test_mse_as_published_squeezes_the_padding_and_counts_all_pixels(tiny_model_
     rgb = np.stack([frame.rgb[:, :50] for frame in frames[0][:2]])
     depth_m = np.stack([frame.depth_m[:, :50] for frame in frames[0][:2]])
     depth_m[:, :20] = np.nan
-    window = SimpleNamespace(rgb=rgb, depth_m=depth_m, focal=0.810719, world_from_camera=None)
+    window = Window(rgb, depth_m, 0.810719)
     stretch = stretches.Stretch('one', 0, 2, lambda part: window)
     methods = Methods(tiny_model_dir, {}, device='cpu')
     methods.backbone.trained_camera = SimpleNamespace(scale=lambda *_, **__: 1.0)
