@@ -179,7 +179,7 @@ class DepthBackbone(nn.Module):
         at = network_input.content
         pixels = network_input.pixels
         image = pixels[:, :, at.top : at.top + at.height, at.left : at.left + at.width]
-        return (image * self.luma_weights).sum(dim=1)
+        return torch.einsum('bchw,c->bhw', image, self.luma_weights.flatten())
 
     def decode(self, features: Features, size: tuple[int, int] | None = None) -> Tensor:
         """Give depth (B, height, width), float32 metres, aligned with the image.
