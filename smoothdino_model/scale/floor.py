@@ -26,10 +26,10 @@ _OFF_LEVEL, _NOISE = 0.5, 0.02  # of the floor's own change over these rows, and
 # Of the logarithm of the scale: what is looked for, in bins, smoothed, and how near an inlier is.
 _MOST, _BIN, _SMOOTH, _NEAR = 2.0, 0.02, 0.05, 0.15
 _LEAST_INLIERS = 0.03  # of the grid
-_MOST_BENEATH = 0.15  # of the inliers
-_LEAST_SPREAD = (
-    0.08  # the floor is a part of a picture that is bent, and a height read off a ruler
-)
+# Of the inliers: behind a table that fills the picture a strip of floor is left to be seen.
+_MOST_BENEATH = 0.05
+_LEAST_SPREAD = 0.06  # a part of a picture that is bent, and a height read off a ruler
+_OF_SCATTER = 0.5  # is spread: that of single pixels, half of it bend that the median leaves out
 _FEW = 0.002  # what is added to the spread by one inlier in ...: 0.02 at a tenth of the picture
 _FURNITURE_M = 0.15  # over the floor: what is level there may be a step, a seat, a bed, a table
 
@@ -106,7 +106,7 @@ def floor_scale(depth_m: np.ndarray, camera: Intrinsics, floor: Floor) -> Measur
     inliers = candidates[np.abs(candidates - best) <= _NEAR]
     middle = float(np.median(inliers))
     spread = math.hypot(
-        1.4826 * float(np.median(np.abs(inliers - middle))),
+        _OF_SCATTER * 1.4826 * float(np.median(np.abs(inliers - middle))),
         _LEAST_SPREAD,
         _FEW * samples / inliers.size,
     )

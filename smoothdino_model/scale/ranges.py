@@ -20,8 +20,10 @@ _MOST_POINTS = 20_000  # of a cloud: beyond, every few of them say the same
 # Of the logarithm of the scale: what is looked for, in bins, smoothed, and how near an inlier is.
 _MOST, _BIN, _SMOOTH, _NEAR = 2.0, 0.02, 0.08, 0.25
 _LEAST_INLIERS, _LEAST_SHARE = 8, 0.4  # that agree, and of those that fall on the picture
-_LEAST_SPREAD = 0.1  # a row of points is a small part of a picture that is bent
-_ONE_POINT = 0.3  # the spread of a single point's scale, within a picture that is bent
+# A row of points is a small part of a picture that is bent: how much is told by how far all of
+# them disagree, near and far. Fitted to what rows of five clips and 40 rooms said of the whole.
+_LEAST_SPREAD, _OF_SCATTER = 0.05, 0.4
+_ONE_POINT = 0.2  # the spread of a single point's scale, within a picture that is bent
 _RING = 5  # points across the cone of a Range
 _CONE_SPREAD = 0.15  # of what a single distance says of a whole picture
 
@@ -51,7 +53,7 @@ def points_scale(depth_m: np.ndarray, camera: Intrinsics, points_m: np.ndarray) 
         )
     middle = float(np.median(inliers))
     spread = math.hypot(
-        1.4826 * float(np.median(np.abs(inliers - middle))),
+        _OF_SCATTER * 1.4826 * float(np.median(np.abs(log_scale - middle))),
         _LEAST_SPREAD,
         _ONE_POINT / math.sqrt(inliers.size),
     )
