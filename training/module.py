@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import lightning
 import torch
@@ -106,6 +106,10 @@ class DepthTraining(lightning.LightningModule):
         if self.model.adapter is None:
             raise ValueError("parts: 'adapter' is to be trained, expected the settings of one")
         return [self.model.adapter]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Of a run that had ended. Asked for more steps, Lightning would end it there once more.
+        checkpoint['loops']['fit_loop']['epoch_loop.batch_progress']['is_last_batch'] = False
 
     def setup(self, stage: str) -> None:
         if stage == 'fit':

@@ -20,13 +20,17 @@ from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.whole_files import written_whole
 from training.data.room import FIRST_UNSEEN_ROOM
 
-_STRIDE = 45  # frames of 30 Hz between two pictures: views that differ
 _FARTHEST_MM = 65535
 
 
-def render(output: Path, *, rooms: int, frames: int, height: int, width: int) -> None:
-    """Write ``rooms`` clips of ``frames`` pictures below ``output``; those that are there stay."""
-    for seed in tqdm(range(rooms), unit='room'):
+def render(
+    output: Path, *, rooms: range, frames: int, stride: int, height: int, width: int
+) -> None:
+    """Write a clip of each of ``rooms`` below ``output``; those that are there stay.
+
+    It has ``frames`` pictures, ``stride`` frames of a 30 Hz camera apart.
+    """
+    for seed in tqdm(rooms, unit='room'):
         folder = output / f'room_{seed:04d}'
         if folder.is_dir():
             continue
@@ -35,7 +39,7 @@ def render(output: Path, *, rooms: int, frames: int, height: int, width: int) ->
         with written_whole(folder) as place:
             place.mkdir()
             for i in range(frames):
-                frame = room.frame(i * _STRIDE)
+                frame = room.frame(i * stride)
                 assert frame.depth_m is not None
                 depth_mm = np.minimum(np.rint(frame.depth_m * 1000), _FARTHEST_MM)
                 cv2.imwrite(str(place / f'{i + 1}.jpg'), frame.rgb[..., ::-1])
@@ -48,16 +52,28 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog='python -m training.render_rooms')
     parser.add_argument('output', type=Path, help='the folder for the clips')
     parser.add_argument('--rooms', type=int, default=40, help='how many (default: 40)')
+    parser.add_argument('--first', type=int, default=0, help='number of the first (default: 0)')
     parser.add_argument('--frames', type=int, default=12, help='pictures of each (default: 12)')
+    parser.add_argument(
+        *('--stride',),
+        type=int,
+        default=45,  # views that differ
+        help='frames of a 30 Hz camera from one picture to the next (default: 45)',
+    )
     parser.add_argument('--height', type=int, default=240)
     parser.add_argument('--width', type=int, default=320)
     options = parser.parse_args(argv)
-    if not 1 <= options.rooms <= FIRST_UNSEEN_ROOM:
-        parser.error(f'--rooms: expected 1 to {FIRST_UNSEEN_ROOM}, got {options.rooms}')
+    rooms = range(options.first, options.first + options.rooms)
+    if not rooms or rooms.start < 0 or rooms.stop > FIRST_UNSEEN_ROOM:
+        parser.error(
+            f'--first and --rooms: expected rooms below {FIRST_UNSEEN_ROOM}, those from there on '
+            f'are never trained on, got {rooms.start} to {rooms.stop - 1}'
+        )
     render(
         options.output,
-        rooms=options.rooms,
+        rooms=rooms,
         frames=options.frames,
+        stride=options.stride,
         height=options.height,
         width=options.width,
     )

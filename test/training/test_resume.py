@@ -108,6 +108,14 @@ def test_a_run_that_had_ended_still_leaves_its_adapter(alone, tmp_path):
     assert_equal(weights(folder), weights(alone))
 
 
+def test_a_run_that_had_ended_goes_on_when_it_is_asked_for_more(alone, tmp_path):
+    folder = tmp_path / 'longer'
+    shutil.copytree(alone, folder)
+    fit(folder / 'small.yaml', '--ckpt_path', 'last', '--data.epochs', '16')
+    last = torch.load(folder / RUN / 'checkpoints' / 'last.ckpt', weights_only=False)
+    assert last['global_step'] >= 40  # it had ended at half of that
+
+
 def test_two_processes_share_the_samples_and_end_with_the_same_weights(recipe, tmp_path):
     config = recipe(tmp_path, {'trainer.callbacks.2': {'class_path': 'support.witness.Witness'}})
     process = start(config, '--trainer.devices', '2')

@@ -4,10 +4,13 @@
 import numpy as np
 import pytest
 
+from smoothdino_model.room.sample_room import SampleRoom
+from training import render_rooms
 from training.data import room as room_module
 from training.data.clip_json import TRAINED_FOCAL
+from training.data.clips import find_clips
 from training.data.datasets import turn_of
-from training.data.room import SHOWINGS, RoomWindows
+from training.data.room import FIRST_UNSEEN_ROOM, SHOWINGS, RoomWindows
 
 
 def test_a_room_seen_with_a_longer_lens_is_trained_as_a_nearer_one():
@@ -77,3 +80,20 @@ def test_a_stripe_shows_each_window_equally_often_and_then_no_more(drawing):
     for stripe, seed in ((4, 0), (3, 1)):
         others = RoomWindows(height=28, width=42, seed=seed)
         assert rooms.isdisjoint(others.window(t, stripe=stripe)[1] for t in range(2000))
+
+
+def test_rendered_clips_show_the_asked_rooms_at_the_asked_pace(tmp_path):
+    options = ['--first', '7', '--rooms', '2', '--frames', '3', '--stride', '2']
+    render_rooms.main([str(tmp_path), *options, '--height', '24', '--width', '32'])
+    first, _ = clips = find_clips(tmp_path)
+    assert [clip.name for clip in clips] == ['room_0007', 'room_0008']
+    room = SampleRoom(7, height=24, width=32)
+    for position, frame in enumerate((0, 2, 4)):
+        expected_m = room.frame(frame).depth_m
+        np.testing.assert_allclose(first.read([position]).depth_m[0], expected_m, atol=6e-4)
+
+
+def test_rooms_that_are_never_trained_on_are_not_rendered_for_training(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        render_rooms.main([str(tmp_path), '--first', str(FIRST_UNSEEN_ROOM - 1), '--rooms', '2'])
+    assert 'never trained on' in capsys.readouterr().err
