@@ -41,7 +41,10 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line, where argparse prints the whole usage before them."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f'smoothdino: error: {message} (see {self.prog} --help)\n')
+        from smoothdino_model.weights.hub import command
+
+        called = self.prog.replace('smoothdino', command(), 1)
+        self.exit(2, f'smoothdino: error: {message} (see {called} --help)\n')
 
 
 def _parser() -> argparse.ArgumentParser:

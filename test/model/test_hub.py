@@ -11,6 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 
+from smoothdino_model.cli.main import main
 from smoothdino_model.weights.checkpoint import load_model
 from smoothdino_model.weights.hub import command, resolve_model
 from support.checkpoints import cached, depths, refusal
@@ -68,7 +69,9 @@ def executable(path: Path) -> Path:
     return path
 
 
-def test_what_is_advised_works_as_typed_wherever_the_command_line_is(tmp_path, monkeypatch):
+def test_what_is_advised_works_as_typed_wherever_the_command_line_is(
+    tmp_path, monkeypatch, capsys
+):
     """By pip on PATH, by colcon for ros2 run, in a clone by the Python that runs."""
     monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
     monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
@@ -83,6 +86,9 @@ def test_what_is_advised_works_as_typed_wherever_the_command_line_is(tmp_path, m
     executable(tmp_path / 'install' / 'lib' / 'smoothdino_ros' / 'smoothdino')
     monkeypatch.setenv('AMENT_PREFIX_PATH', f'/opt/ros/jazzy{os.pathsep}{tmp_path / "install"}')
     assert command() == 'ros2 run smoothdino_ros smoothdino'
+    with pytest.raises(SystemExit):
+        main(['infer'])
+    assert '(see ros2 run smoothdino_ros smoothdino infer --help)' in capsys.readouterr().err
     executable(tmp_path / 'bin' / 'smoothdino')
     assert command() == 'smoothdino'
 

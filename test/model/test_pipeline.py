@@ -3,6 +3,7 @@
 
 import itertools
 import logging
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +38,17 @@ def test_the_pipeline_is_the_model_with_its_state_kept():
         assert result.shift_px == tuple(state.shift_px[0].tolist())
         assert result.confidence == float(state.confidence[0])
         assert result.reset == (None if i else 'first frame')
+
+
+def test_a_camera_that_pauses_keeps_no_other_cameras_state_alive():
+    pipe = pipeline()
+    a, b = (clip(1, seed=seed)[0] for seed in range(2))
+    pipe.step({'a': a, 'b': b})
+    batch = weakref.ref(pipe._memories['a'].state.batch)
+    assert batch() is pipe._memories['b'].state.batch
+    pipe.step({'a': a})
+    assert batch() is None
+    assert len(pipe._memories['b'].state.batch.valid) == 1
 
 
 def test_a_stream_in_pieces_is_the_stream_whole():

@@ -105,7 +105,7 @@ def node(tiny_model_dir, tmp_path_factory, latched):
 @pytest.fixture(scope='module')
 def viewer(node):
     one = Viewer()
-    assert one.wait_for(lambda: one.state() == 'active', 60), node.words()
+    assert one.wait_for(lambda: one.state() == 'active', 200), node.words()
     yield one
     one.node.destroy_node()
 

@@ -75,7 +75,7 @@ class Viewer(Observer):
 @pytest.fixture(scope='module')
 def viewer(node):
     one = Viewer()
-    assert one.wait_for(lambda: one.state() == 'active', 60), node.words()
+    assert one.wait_for(lambda: one.state() == 'active', 200), node.words()
     assert one.wait_for(one.images.get_subscription_count)
     one.wait_until_known()
     yield one

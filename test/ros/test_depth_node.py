@@ -21,7 +21,7 @@ from smoothdino_model.recordings.images import rgb_from_compressed
 from smoothdino_model.room.sample_room import SampleRoom
 from support.ros_processes import Observer, Process, depth_m, depth_node, stamp_ns
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds'), pytest.mark.timeout(900)]
 START_NS, PERIOD_NS = 1_000_000_000, 33_333_333
 
 
@@ -56,7 +56,7 @@ def node(tiny_model_dir, tmp_path_factory):
 @pytest.fixture(scope='module')
 def observer(node):
     one = Observer()
-    assert one.wait_for(lambda: one.state() == 'active', 60), node.words()
+    assert one.wait_for(lambda: one.state() == 'active', 200), node.words()
     yield one
     one.node.destroy_node()
 
@@ -157,7 +157,7 @@ def test_set_enabled_and_lifecycle(observer, played, tmp_path):
     request = ChangeState.Request()
     request.transition.id = Transition.TRANSITION_CLEANUP  # there is none from active
     client = observer.node.create_client(ChangeState, 'depth/change_state')
-    assert client.wait_for_service(30.0)
+    assert client.wait_for_service(120.0)
     client.call_async(request)
     assert observer.state() == 'active'
     observer.call(SetBool, 'depth/set_enabled', SetBool.Request(data=False))

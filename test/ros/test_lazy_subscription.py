@@ -66,7 +66,7 @@ def node(tiny_model_dir, tmp_path_factory, dds):
 @pytest.fixture(scope='module')
 def camera(node):
     one = Camera()
-    assert one.wait_for(lambda: one.state() == 'active', 60), node.words()
+    assert one.wait_for(lambda: one.state() == 'active', 200), node.words()
     yield one
     one.node.destroy_node()
 

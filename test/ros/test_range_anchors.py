@@ -136,7 +136,7 @@ def node(tmp_path_factory):
 @pytest.fixture(scope='module')
 def viewer(node, view, tmp_path_factory):
     one = Sensors(view, tmp_path_factory.mktemp('room'))
-    assert one.wait_for(lambda: one.state() == 'active', 60), node.words()
+    assert one.wait_for(lambda: one.state() == 'active', 200), node.words()
     yield one
     one.node.destroy_node()
 

@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument('--period-ns', type=int, default=33_333_333)
     parser.add_argument('--focal-px', type=float, default=500.0)
     parser.add_argument('--laps', type=int, default=1)
-    parser.add_argument('--answer-within-s', type=float, default=5.0)
+    parser.add_argument('--answer-within-s', type=float, default=60.0)
     parser.add_argument('--compressed', action='store_true')
     parser.add_argument('--garbage-before', type=int, default=-1, help='a frame of the first lap')
     options = parser.parse_args(rclpy.utilities.remove_ros_args()[1:])
@@ -54,7 +54,7 @@ def main() -> int:
         return condition()
 
     if not wait_for(
-        lambda: images.get_subscription_count() and infos.get_subscription_count(), 10.0
+        lambda: images.get_subscription_count() and infos.get_subscription_count(), 60.0
     ):
         print('nobody subscribes to the camera', file=sys.stderr)
         return 1
@@ -62,11 +62,11 @@ def main() -> int:
 
     def send_garbage() -> None:
         """Each when the one before is rejected, as what has no time to be is dropped."""
-        wait_for(lambda: rejected, 5.0)
+        wait_for(lambda: rejected, 20.0)
         for message in garbage(kind):
             before = sum(rejected.values())
             images.publish(message)
-            wait_for(lambda n=before: sum(rejected.values()) > n, 5.0)
+            wait_for(lambda n=before: sum(rejected.values()) > n, 20.0)
 
     for lap in range(options.laps):
         for i, rgb in enumerate(frames):

@@ -99,11 +99,11 @@ class Observer:
     def call(self, kind, name: str, request):
         if name not in self._clients:
             self._clients[name] = self.node.create_client(kind, name)
-            assert self._clients[name].wait_for_service(30.0), name
+            assert self._clients[name].wait_for_service(120.0), name
             self.wait_until_known()
         future = self._clients[name].call_async(request)
-        # A node that loads its model answers afterwards: a minute on a busy machine.
-        rclpy.spin_until_future_complete(self.node, future, timeout_sec=150.0)
+        # A node that loads its model answers afterwards: minutes on a busy machine.
+        rclpy.spin_until_future_complete(self.node, future, timeout_sec=400.0)
         assert future.done(), name
         return future.result()
 
@@ -144,7 +144,7 @@ class Observer:
         for received in (self.reliable, self.best_effort, self.infos):
             received.clear()
         one = camera(log, *options)
-        assert self.wait_for(lambda: not one.alive(), 60), one.words()
+        assert self.wait_for(lambda: not one.alive(), 200), one.words()
         assert one.end() == 0, one.words()
         seen = int(one.words().split()[-1])
         assert self.wait_for(lambda: min(len(self.reliable), len(self.infos)) >= seen)
