@@ -22,7 +22,18 @@ NO_INFO = 'no camera_info has come'
 _FOCALS = (0.1, 50.0)
 _SQUARE = 0.02  # how much fx / fy may change by scaling: beyond, it is no picture scaled
 # Lenses that bend the picture without any coefficient.
-_FISHEYES = ('equidistant', 'fisheye', 'kannala_brandt', 'omnidirectional', 'ds', 'eucm', 'fov')
+_FISHEYES = (
+    *(
+        'equidistant',
+        'fisheye',
+        'kannala_brandt',
+        'omnidirectional',
+        'ds',
+        'double_sphere',
+        'eucm',
+    ),
+    *('fov', 'mei', 'ocam', 'scaramuzza', 'equirectangular'),
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,8 @@ def depth_camera_info(info: Any, header: Any, *, height: int, width: int) -> Any
     - scaled, the principal point included, where that keeps pixels square within 2 %;
     - otherwise, where one of image and info is the middle of the other at the same scale or a
       whole number of times smaller, as a crop;
-    - otherwise it raises ValueError, with both sizes: the info is of another mode of the camera.
+    - otherwise it raises ValueError, with both sizes: the info is of another mode of the camera,
+      or of one of two that are side by side in the image.
     """
     own = copy.deepcopy(info)
     own.header = header
@@ -88,6 +100,12 @@ def depth_camera_info(info: Any, header: Any, *, height: int, width: int) -> Any
     region = np.array((info.roi.width or info.width, info.roi.height or info.height), float)
     offset = np.array((info.roi.x_offset, info.roi.y_offset), float)
     size = np.array((width, height), float)
+    if info.roi.width and info.roi.height and np.any(offset + region > (info.width, info.height)):
+        raise ValueError(
+            f'expected a region of interest within {info.width}x{info.height}, got '
+            f'{region[0]:.0f}x{region[1]:.0f} at {offset[0]:.0f}, {offset[1]:.0f}: it counts in '
+            'pixels of that size, before binning'
+        )
     if tuple(region // np.maximum((info.binning_x, info.binning_y), 1)) == (width, height):
         return own
     scale = size / region
@@ -110,7 +128,8 @@ def _scale_of_crop(region: np.ndarray, size: np.ndarray) -> float:
     whole = {
         part / full for part, full in zip(size, region, strict=True) if (full / part).is_integer()
     }
-    if len(whole) != 1:
+    # Twice as wide, or as high, is what a stereo camera's two pictures in one are.
+    if len(whole) != 1 or sorted(size / region) == [1, 2]:
         raise ValueError(
             f'expected a camera_info of the shape of the {size[0]:.0f}x{size[1]:.0f} image, got '
             f'one for {region[0]:.0f}x{region[1]:.0f}: no scaling and no crop of the middle makes '

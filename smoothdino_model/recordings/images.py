@@ -91,9 +91,16 @@ def carries_picture(message: Any) -> bool:
 
 
 def _halves(form: str) -> tuple[str, str]:
-    """Give what a CompressedImage was, '' where it is not said, and how it is compressed."""
+    """Give what a CompressedImage was, '' where it is not said, and how it is compressed.
+
+    Some drivers say only the first.
+    """
     encoding, separator, kind = form.partition(';')
-    return (encoding, kind.strip()) if separator else ('', form.strip())
+    if separator:
+        return encoding, kind.strip()
+    alone = form.strip()
+    is_encoding = alone in _ENCODINGS or _NUMBERS.fullmatch(alone)
+    return (alone, '') if is_encoding else ('', alone)
 
 
 def _is_picture(encoding: str, kind: str) -> bool:

@@ -71,7 +71,13 @@ def test_a_crop_moves_the_principal_point_with_the_middle():
 
 @pytest.mark.parametrize(
     ('of', 'image'),
-    [((480, 640), (640, 480)), ((640, 480), (500, 480 - 37)), ((64, 48), (16, 24))],
+    [
+        ((480, 640), (640, 480)),
+        ((640, 480), (500, 480 - 37)),
+        ((64, 48), (16, 24)),
+        ((640, 480), (1280, 480)),  # left and right picture of a stereo camera in one
+        ((640, 480), (640, 960)),
+    ],
 )
 def test_an_info_that_no_scaling_and_no_crop_explains_is_refused_with_both_sizes(of, image):
     info = info_of(*of)
@@ -92,9 +98,22 @@ def test_a_region_and_binning_count_also_where_the_image_was_resized_afterwards(
     assert pinhole(info, 80, 60) == Intrinsics(200, 200, 55, 50, 80, 60)
 
 
+def test_a_region_that_reaches_beyond_the_info_is_refused():
+    """Of a driver that counts in other pixels than width and height do; all would be scaled."""
+    info = info_of(640, 480, binning_x=2, binning_y=2)
+    info.roi.width, info.roi.height = 1280, 960
+    found = calibrated([info], info.header, height=480, width=640, rectified=False)
+    assert found.intrinsics is None
+    assert 'within 640x480, got 1280x960 at 0, 0' in found.fault
+    info.roi.width, info.roi.height, info.roi.x_offset = 320, 240, 321
+    found = calibrated([info], info.header, height=120, width=160, rectified=False)
+    assert '320x240 at 321, 0' in found.fault
+
+
 def test_a_fisheye_bends_the_picture_without_any_coefficient():
     assert not is_distorted(info_of(640, 480))
-    assert is_distorted(info_of(640, 480, distortion_model='equidistant', d=np.zeros(4)))
+    for model in ('equidistant', 'Kannala_Brandt4', 'double_sphere', 'scaramuzza'):
+        assert is_distorted(info_of(640, 480, distortion_model=model, d=np.zeros(4)))
 
 
 def test_a_topic_is_rectified_where_its_name_says_so_in_a_word():

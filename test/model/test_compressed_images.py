@@ -45,7 +45,11 @@ def test_a_mosaic_in_a_compressed_image_is_one_still(pattern, extension):
     mosaic = mosaic_of(pattern, 16, 20)
     data = cv2.imencode(extension, mosaic, [cv2.IMWRITE_JPEG_QUALITY, 100])[1]
     kind = extension[1:].replace('jpg', 'jpeg')
-    for form in (f'bayer_{pattern}8; {kind} compressed ', f'bayer_{pattern}8;{kind} compressed'):
+    for form in (
+        f'bayer_{pattern}8; {kind} compressed ',
+        f'bayer_{pattern}8;{kind} compressed',
+        f'bayer_{pattern}8',
+    ):
         rgb = rgb_from_compressed(data, form=form)
         np.testing.assert_allclose(rgb, np.broadcast_to(MOSAIC_COLOUR, rgb.shape), atol=5)
     grey = np.repeat(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)[..., None], 3, 2)
@@ -107,6 +111,9 @@ def test_what_a_message_says_of_itself_tells_whether_it_is_a_picture():
         ('32FC1; compressedDepth', False),
         ('; compressedDepth', False),
         ('16UC1;compressedDepth rvl', False),
+        ('mono16; compressedDepth png', False),
+        ('16UC1', False),
+        ('mono8', True),
     ):
         assert carries_picture(SimpleNamespace(format=form)) == is_one
 
