@@ -2,7 +2,9 @@
 """A camera without hardware: plays a procedural room or a recording as image topics.
 
 Publishes `image` (rgb8), `camera_info` and, where the exact depth is known, `truth/depth` (32FC1,
-metres, NaN unknown), all with the stamp of the moment of publishing, as a live camera would.
+metres, NaN unknown), all with the stamp of the moment of publishing, as a live camera would. In a
+room `truth/floor` (Vector3Stamped) leads from the camera straight down to the floor, in metres, in
+the axes of the image: what a robot knows of its camera's height and tilt.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from geometry_msgs.msg import Vector3, Vector3Stamped
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -64,6 +67,7 @@ class SampleCamera(Node):
         self._image = self.create_publisher(Image, 'image', qos)
         self._info = self.create_publisher(CameraInfo, 'camera_info', qos)
         self._truth = self.create_publisher(Image, 'truth/depth', qos)
+        self._floor = self.create_publisher(Vector3Stamped, 'truth/floor', qos)
         self.create_timer(1 / rate_hz, self._tick)
 
     def _value(self, name: str, kind: type) -> Any:
@@ -106,6 +110,8 @@ class SampleCamera(Node):
                 frame.depth_m, header, encoding='32FC1', min_depth_m=0, max_depth_m=np.inf
             )
             self._truth.publish(truth)
+        if frame.world_from_camera is not None:
+            self._floor.publish(floor_message(frame.world_from_camera, header))
         height, width = frame.rgb.shape[:2]
         self._info.publish(camera_info(frame.intrinsics, header, height=height, width=width))
         self._image.publish(rgb_message(frame.rgb, header))
@@ -128,6 +134,12 @@ def camera_info(
         info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
         info.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
     return info
+
+
+def floor_message(floor_from_camera: np.ndarray, header: Header) -> Vector3Stamped:
+    """Tell of the floor by the pose (4, 4) of a camera in a frame that lies on it with z up."""
+    x, y, z = (-floor_from_camera[2, 3] * floor_from_camera[2, :3]).tolist()
+    return Vector3Stamped(header=header, vector=Vector3(x=x, y=y, z=z))
 
 
 def main(args: list[str] | None = None) -> int:

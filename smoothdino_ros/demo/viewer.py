@@ -2,8 +2,9 @@
 """The demo's viewer: a live line while depth arrives, then a table and a picture strip.
 
 It sees what any subscriber sees: the camera's images, the depth node's answers and, of a room, the
-exact depth. The per-frame figures come from the same model without its temporal part, run on the
-very frames that were answered, after the stream.
+exact depth and where the floor is. After the stream the per-frame figures come from the same model
+without its temporal part, run on the very frames that were answered, and the anchored ones from
+the answers themselves: their scale by the floor, as the node has it with `scale_anchor: floor`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ import numpy as np
 
 from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.depth_images import depth_m_of, rgb_from_depth
+from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_model.recordings.images import rgb_of
+from smoothdino_model.scale.filter import ScaleState, filtered
+from smoothdino_model.scale.floor import Floor, floor_anchors
 from smoothdino_model.whole_files import write_whole
 from smoothdino_ros.demo.demo import NO_DEPTH
 
@@ -42,6 +46,9 @@ class Answer:
     depth_m: np.ndarray  # (H, W) float32
     truth_m: np.ndarray | None  # (H, W) float32
     received_ns: int  # on the camera's clock
+    floor: Floor | None = None  # under the camera
+    camera: Intrinsics | None = None
+    anchored_m: np.ndarray | None = None  # (H, W) float32, at the scale by the floor
 
     @property
     def latency_ms(self) -> float:
@@ -78,6 +85,8 @@ def _view(options: argparse.Namespace) -> None:
     # Before the stream: a model that cannot be loaded ends the demo at once, with the reason.
     per_frame = DepthPipeline.from_pretrained(options.model, device=options.device, temporal=False)
     answers = _watch(options.frames, show_stream)
+    if all(answer.floor for answer in answers[WARM_UP:]):
+        answers = _anchored(answers, scale_range=per_frame.scale_range)
     # The first answers may lack the truth where its topic was found later than the others.
     truths_m = {a.stamp_ns: a.truth_m for a in answers if a.truth_m is not None}
     judged = [answer for answer in answers if answer.stamp_ns in truths_m]
@@ -87,14 +96,17 @@ def _view(options: argparse.Namespace) -> None:
         ways = {
             'per frame': _per_frame_depths_m(per_frame, judged),
             'temporal': [answer.depth_m for answer in judged],
+            'anchored': [a.anchored_m for a in judged if a.anchored_m is not None],
         }
+        ways = {name: depths_m for name, depths_m in ways.items() if depths_m}
         print(_table(ways, list(truths_m.values())))
     else:
         print('RMSE, AbsRel and flicker: n/a, the recording has no exact depth.')
     path = options.output / 'strip.png'
     _write_png(path, _strip(judged or answers))
-    columns = 'RGB | depth | truth' if judged else 'RGB | depth'
-    print(f'Pictures ({columns}): {path.absolute()}', flush=True)
+    columns = ['RGB', 'depth', *(['anchored'] if answers[-1].anchored_m is not None else [])]
+    columns += ['truth'] if judged else []
+    print(f'Pictures ({" | ".join(columns)}): {path.absolute()}', flush=True)
 
 
 class _Stream:
@@ -104,7 +116,8 @@ class _Stream:
         self.answers: list[Answer] = []
         self._frames = frames
         self._show = show
-        self._waiting: dict[str, dict[int, np.ndarray]] = {'rgb': {}, 'truth': {}}
+        self._waiting: dict[str, dict[int, Any]] = {'rgb': {}, 'truth': {}, 'floor': {}}
+        self._camera: Intrinsics | None = None
         self._shift = ''
         self._bit_depth = BitDepth()
 
@@ -114,11 +127,20 @@ class _Stream:
     def on_truth(self, message: Any) -> None:
         self._keep('truth', message.header, depth_m_of(message))
 
-    def _keep(self, kind: str, header: Any, array: np.ndarray) -> None:
+    def on_floor(self, message: Any) -> None:
+        down = np.array((message.vector.x, message.vector.y, message.vector.z))
+        height_m = float(np.linalg.norm(down))
+        self._keep('floor', message.header, Floor(height_m, tuple((down / height_m).tolist())))
+
+    def on_info(self, message: Any) -> None:
+        if message.k.any():  # else it is not calibrated
+            self._camera = Intrinsics.from_k(message.k, message.width, message.height)
+
+    def _keep(self, kind: str, header: Any, what: Any) -> None:
         from smoothdino_ros.conversions import stamp_ns
 
         waiting = self._waiting[kind]
-        waiting[stamp_ns(header)] = array
+        waiting[stamp_ns(header)] = what
         while len(waiting) > 30:  # frames that the node skipped
             del waiting[next(iter(waiting))]
 
@@ -126,10 +148,11 @@ class _Stream:
         from smoothdino_ros.conversions import stamp_ns
 
         stamp = stamp_ns(message.header)
-        rgb, truth_m = (self._waiting[kind].pop(stamp, None) for kind in ('rgb', 'truth'))
+        rgb, truth_m, floor = (waiting.pop(stamp, None) for waiting in self._waiting.values())
         if rgb is None:  # of a frame before this process listened
             return
-        self.answers.append(Answer(stamp, rgb, depth_m_of(message), truth_m, received_ns))
+        depth_m = depth_m_of(message)
+        self.answers.append(Answer(stamp, rgb, depth_m, truth_m, received_ns, floor, self._camera))
         if self._show is not None:
             self._show(self.answers[-1])
         _live_line(self.answers, self._frames, self._shift)
@@ -145,7 +168,8 @@ def _watch(frames: int, show_stream: Any) -> list[Answer]:
     """Subscribe until so many depth images have come. Raises TimeoutError where none comes."""
     import rclpy
     from diagnostic_msgs.msg import DiagnosticArray
-    from sensor_msgs.msg import Image
+    from geometry_msgs.msg import Vector3Stamped
+    from sensor_msgs.msg import CameraInfo, Image
 
     stream = _Stream(frames, show_stream)
 
@@ -157,6 +181,8 @@ def _watch(frames: int, show_stream: Any) -> list[Answer]:
         node = rclpy.create_node('demo_viewer')
         node.create_subscription(Image, 'image', stream.on_image, 10)
         node.create_subscription(Image, 'truth/depth', stream.on_truth, 10)
+        node.create_subscription(Vector3Stamped, 'truth/floor', stream.on_floor, 10)
+        node.create_subscription(CameraInfo, 'camera_info', stream.on_info, 10)
         node.create_subscription(Image, 'depth/image', on_depth, 10)
         node.create_subscription(DiagnosticArray, '/diagnostics', stream.on_diagnostics, 10)
         print('Waiting for the first depth image …', flush=True)
@@ -222,6 +248,19 @@ def _per_frame_depths_m(pipeline: Any, answers: Sequence[Answer]) -> list[np.nda
     ]
 
 
+def _anchored(answers: Sequence[Answer], *, scale_range: tuple[float, float]) -> list[Answer]:
+    """The same with depth whose scale is anchored by the floor, one after the other."""
+    least, most = scale_range
+    state: ScaleState | None = None
+    anchored = []
+    for answer in answers:
+        anchors = floor_anchors(answer.floor, answer.camera).values()
+        measured = [measure(answer.depth_m) for measure in anchors]
+        state = filtered(state, measured, stamp_ns=answer.stamp_ns, least=least, most=most)
+        anchored.append(replace(answer, anchored_m=answer.depth_m * np.float32(state.scale)))
+    return anchored
+
+
 def _errors(depths_m: Sequence[np.ndarray], truths_m: Sequence[np.ndarray]) -> list[float]:
     """RMSE in metres and AbsRel, means over the frames, and flicker."""
     from smoothdino_model.metrics import abs_rel, flicker, rmse
@@ -250,12 +289,13 @@ def _table(ways: dict[str, list[np.ndarray]], truths_m: Sequence[np.ndarray]) ->
 
 
 def _strip(answers: Sequence[Answer]) -> np.ndarray:
-    """(rows, columns, 3) RGB: a row per moment, RGB | depth | truth, yellow is near."""
+    """(rows, columns, 3) RGB: a row per moment, RGB | depth | anchored | truth, yellow is near."""
     rows = []
     for answer in (answers[int(moment * len(answers))] for moment in STRIP_MOMENTS):
         height, width = answer.rgb.shape[:2]
         size = (max(1, round(width * STRIP_HEIGHT / height)), STRIP_HEIGHT)
-        depths_m = [answer.depth_m] + ([] if answer.truth_m is None else [answer.truth_m])
+        shown = (answer.depth_m, answer.anchored_m, answer.truth_m)
+        depths_m = [depth_m for depth_m in shown if depth_m is not None]
         known_m = depths_m[-1][np.isfinite(depths_m[-1])]
         near_m, far_m = np.percentile(known_m, [1, 99]) if known_m.size else (0.0, 1.0)
         pictures = [answer.rgb]

@@ -16,6 +16,7 @@ import pytest
 from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_model.recordings.images import rgb_from_bytes
 from smoothdino_model.room.sample_room import SampleRoom
+from smoothdino_model.scale.floor import floor_of_pose
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 
@@ -23,7 +24,7 @@ from std_msgs.msg import Header
 
 from smoothdino_ros.conversions import rgb_message
 from smoothdino_ros.demo.demo import private_network
-from smoothdino_ros.demo.sample_camera import camera_info
+from smoothdino_ros.demo.sample_camera import camera_info, floor_message
 
 pytestmark = [
     pytest.mark.slow,
@@ -144,12 +145,19 @@ def test_the_camera_sends_the_frame_and_its_pinhole():
     assert not uncalibrated.k.any()
 
 
+def test_the_camera_tells_where_the_floor_is():
+    pose = SampleRoom(5, height=98, width=126).frame(7).world_from_camera
+    down = floor_message(pose, Header(frame_id='eye')).vector
+    floor = floor_of_pose(pose)
+    np.testing.assert_allclose((down.x, down.y, down.z), np.multiply(floor.height_m, floor.down))
+
+
 def test_a_room_ends_with_a_table_and_a_strip(demo, tiny_model_dir, tmp_path):
     run = demo('--model', tiny_model_dir, '--output', tmp_path, '--frames', 5, '--rate', 3)
     code, out, err = run.end()
     assert code == 0, out + err
     rows = {line[:12].strip(): line[12:].split() for line in out.splitlines()}
-    for way in ('per frame', 'temporal'):
+    for way in ('per frame', 'temporal', 'anchored'):
         rmse_m, abs_rel, flicker = map(float, rows[way])
         assert 0 < rmse_m < 100
         assert 0 < abs_rel < 100
@@ -159,8 +167,8 @@ def test_a_room_ends_with_a_table_and_a_strip(demo, tiny_model_dir, tmp_path):
     assert 'p99' in out
     strip = cv2.imread(str(tmp_path / 'strip.png'))
     assert f'{tmp_path}/strip.png' in out
-    assert strip.shape == (3 * 240, 3 * 320, 3)  # three moments of RGB | depth | truth at 4:3
-    rgb, _, truth = np.split(strip, 3, axis=1)
+    assert strip.shape == (3 * 240, 4 * 320, 3)  # three moments, and the pictures are 4:3
+    rgb, _, _, truth = np.split(strip, 4, axis=1)
     assert rgb.std() > 10
     assert truth.std() > 10
     assert run.alive() == []
