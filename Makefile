@@ -27,7 +27,7 @@ PINS := cat constraints.txt
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: setup pins demo check test soak humble openvino gpu lint build clean smoothdino-small notebooks
+.PHONY: setup pins demo picture check test soak humble openvino gpu lint build clean smoothdino-small notebooks
 
 setup: $(STAMP)
 
@@ -60,6 +60,10 @@ pins:
 demo: setup
 	@$(PY) -m smoothdino_ros.demo $(if $(INPUT),--input '$(INPUT)') $(if $(OUTPUT),--output '$(OUTPUT)') \
 	  $(if $(MODEL),--model '$(MODEL)') $(if $(VIEWER),--viewer '$(VIEWER)')
+
+# docs/demo.png by the bundled model as it is now; to be committed after every change of it.
+picture: setup
+	$(PY) -m smoothdino_ros.demo --output $(BUILD)/demo && cp $(BUILD)/demo/strip.png docs/demo.png
 
 lint: setup
 	$(PY) -m ruff check .
