@@ -54,13 +54,20 @@ class BagFiles:
         self._stack = contextlib.ExitStack()
         self._decompress: Callable[[bytes], bytes] | None = None  # each message
         self.declared = Counter[str]()
+        self._unnamed: list[str] = []  # files that the metadata does not know
         self.is_ros1 = path.suffix.lower() == '.bag'
         try:
             self._files = self._opened()
         except BaseException:
             self.close()
             raise
-        self.cut = '; '.join(file.cut for file in self._files if file.cut)
+        cut = [file.cut for file in self._files if file.cut]
+        if self._unnamed:
+            cut.append(
+                f'{path} holds {", ".join(self._unnamed)}, of which its metadata.yaml does not '
+                'know and which is not read (ros2 bag reindex tells it)'
+            )
+        self.cut = '; '.join(cut)
 
     @property
     def channels(self) -> list[Channel]:
@@ -96,6 +103,13 @@ class BagFiles:
         missing = [path.name for path in paths if not path.exists()]
         if missing:
             raise RecordingError(f'expected all files of {self._path}, without {missing}')
+        # One that is there compressed as well was unpacked to be played.
+        self._unnamed = sorted(
+            path.name
+            for path in self._path.iterdir()
+            if path.suffix in ('.mcap', '.db3')
+            and {path, path.with_name(f'{path.name}.zstd')}.isdisjoint(paths)
+        )
         for one in metadata['topics_with_message_count']:
             self.declared[one['topic_metadata']['name']] += one['message_count']
         mode = (metadata.get('compression_mode') or 'none').lower()

@@ -86,6 +86,16 @@ def test_frames_that_the_metadata_counts_and_no_file_holds_are_said(storage, tmp
     assert caplog.text.count(lost) == 1
 
 
+def test_a_file_of_which_the_metadata_does_not_know_is_said(tmp_path):
+    path = write_bag(tmp_path / 'bag', pictures(3), 'sqlite3')
+    (file,) = path.glob('*.db3')
+    shutil.copy(file, path / 'bag_1.db3')
+    with open_recording(path) as recording:
+        assert len(list(recording)) == 3
+    (lost,) = recording.lost
+    assert 'bag_1.db3, of which its metadata.yaml does not know' in lost
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('command', ['infer', 'bag'])
 def test_a_loss_is_said_and_is_the_exit_code(command, tmp_path, tiny_model_dir, capsys):
@@ -122,6 +132,10 @@ def test_a_compressed_bag_is_read_as_its_folder_and_a_part_alone_says_so(
     if mode == CompressionMode.FILE:
         assert part.suffix == '.zstd'
         words = 'one file of a compressed bag: give the folder'
+        part.with_suffix('').write_bytes(b'unpacked, as ros2 bag play leaves it')
+        with open_recording(path) as recording:
+            assert len(list(recording)) == 5
+        assert not recording.lost
     with pytest.raises(RecordingError, match=words), open_recording(part) as recording:
         list(recording)
 
