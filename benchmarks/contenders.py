@@ -23,6 +23,7 @@ from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import IMAGENET_MEAN, IMAGENET_STD, DepthBackbone
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
+from smoothdino_model.weights.checkpoint import load_model
 
 PATCH = 14
 PERIOD_NS = 33_333_333
@@ -60,6 +61,19 @@ def random_network(size: str) -> DPTForDepthEstimation:
     )
     torch.manual_seed(0)
     return DPTForDepthEstimation(config).eval().requires_grad_(False)
+
+
+def network_of(model: str) -> Any:
+    """Give a random network of one of SIZES, or that of a directory or Hugging Face id."""
+    if model in SIZES:
+        return random_network(model)
+    return load_model(model, adapter='none').backbone.network.eval()
+
+
+def next_size(network: Any) -> str:
+    """Name the one of SIZES that is wider than this network."""
+    channels = network.config.backbone_config.hidden_size
+    return next((name for name in SIZES if SIZES[name][0] > channels), 'giant')
 
 
 def pipeline_of(network: Any, *, input_height: int = 0, **settings: Any) -> DepthPipeline:

@@ -31,6 +31,8 @@ from benchmarks.contenders import (
     Ours,
     PerFrame,
     Published,
+    network_of,
+    next_size,
     pipeline_of,
     random_network,
 )
@@ -44,7 +46,7 @@ from smoothdino_model.engines.choice import (
 from smoothdino_model.engines.cuda_graph import TIMES_SEEN
 from smoothdino_model.engines.names import DeviceError
 from smoothdino_model.engines.process import large_pages
-from smoothdino_model.weights.checkpoint import load_model
+from smoothdino_model.pipeline import DepthPipeline
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 Row = dict[str, Any]
@@ -145,16 +147,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, printing each table as it is there, and give all of it."""
     device, clock = chosen_device(args.device), CLOCKS[args.clock]
     rounds = args.rounds or (3 if device.type == 'cpu' else 30)
+    few = max(1, rounds // 3)  # for what takes many frames
     size = (int(args.size.split('x')[0]), int(args.size.split('x')[1]))
     frames = _ride(size)
     picked = ways(device, args.engines)
-    network: Any = (
-        random_network(args.model)
-        if args.model in SIZES
-        else load_model(args.model, adapter='none').backbone.network.eval()
-    )
-    channels = network.config.backbone_config.hidden_size
-    larger = next((name for name in SIZES if SIZES[name][0] > channels), 'giant')
+    network = network_of(args.model)
+    larger = next_size(network)
     about = {
         'date': date.today().isoformat(),
         'machine': _machine(device),
@@ -167,19 +165,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     results = compare(contenders(network, larger, device, picked), frames, clock, rounds, device)
     pipeline = pipeline_of(network, device=device)
-    staged = pipeline  # another engine's run is one piece
-    if pipeline.engine != 'torch':
-        staged = pipeline_of(network, device=device, engine='torch', precision=pipeline.precision)
-    stages_ms, rate = stages(staged, frames, clock, rounds)
-    gflop = counted_gflop(network, size)
-    _print_table(
-        ['stage', 'ms', 'GFLOP', f'ms at {rate:.1f} GFLOP/s, of a matrix product'],
-        [
-            [stage, ms, *([gflop[stage], 1e3 * gflop[stage] / rate] if stage in gflop else '--')]
-            for stage, ms in stages_ms.items()
-        ],
-    )
-    few = max(1, rounds // 3)  # these are many frames
+    by_stage = measure_stages(pipeline, network, size, frames, clock, rounds)
     batches = measure(
         {str(n): Ours(pipeline, n) for n in args.batches}, frames, clock, few, device
     )
@@ -188,15 +174,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         [[n, row['median_ms'], row['median_ms'] / int(n)] for n, row in batches.items()],
     )
     ours_ms = next(row['median_ms'] for row in results if row['name'] == ours_name(*picked[0]))
-    ideal_ms = 1e3 * (gflop['encode'] + gflop['decode']) / rate
     ratios = {
         **end_to_end_ratios(results, larger, *picked[0]),
-        'shift_share': stages_ms['shift'] / sum(stages_ms.values()),
-        'decoder_over_gemm': stages_ms['decode'] / (1e3 * gflop['decode'] / rate),
-        'roofline_share': ideal_ms / ours_ms,
+        **stage_ratios(**by_stage, ours_ms=ours_ms),
+        **batch_ratios(batches),
     }
-    if {'1', '4'} <= set(batches):
-        ratios['four_cameras_over_one'] = batches['4']['median_ms'] / batches['1']['median_ms']
     _print_table(['ratio', ''], [[name, f'{value:.3f}'] for name, value in ratios.items()])
     lower = {h: pipeline_of(network, input_height=h, device=device) for h in args.heights}
     heights = measure({str(h): Ours(lower[h]) for h in lower}, frames, clock, few, device)
@@ -210,12 +192,54 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         'ours_ms': ours_ms,
         'results': results,
         'ratios': ratios,
-        'stages_ms': stages_ms,
-        'gflop': gflop,
-        'gemm_gflop_per_s': rate,
+        **by_stage,
         'batches': batches,
         'input_heights': heights,
     }
+
+
+def measure_stages(
+    pipeline: DepthPipeline,
+    network: Any,
+    size: tuple[int, int],
+    frames: list[np.ndarray],
+    clock: Callable[[], float],
+    rounds: int,
+) -> Row:
+    """Measure what a step is made of, print it, and give milliseconds, GFLOP and the rate of a
+    matrix product.
+    """
+    stages_ms, rate = stages(pipeline, frames, clock, rounds)
+    gflop = counted_gflop(network, size)
+    _print_table(
+        ['stage', 'ms', 'GFLOP', f'ms at {rate:.1f} GFLOP/s, of a matrix product'],
+        [
+            [stage, ms, *([gflop[stage], 1e3 * gflop[stage] / rate] if stage in gflop else '--')]
+            for stage, ms in stages_ms.items()
+        ],
+    )
+    return {'stages_ms': stages_ms, 'gflop': gflop, 'gemm_gflop_per_s': rate}
+
+
+def stage_ratios(
+    stages_ms: Mapping[str, float],
+    gflop: Mapping[str, float],
+    gemm_gflop_per_s: float,
+    ours_ms: float,
+) -> dict[str, float]:
+    """Give shares of the stages, and of what a matrix product would take for their work."""
+    ideal_ms = {stage: 1e3 * work / gemm_gflop_per_s for stage, work in gflop.items()}
+    return {
+        'shift_share': stages_ms['shift'] / sum(stages_ms.values()),
+        'decoder_over_gemm': stages_ms['decode'] / ideal_ms['decode'],
+        'roofline_share': (ideal_ms['encode'] + ideal_ms['decode']) / ours_ms,
+    }
+
+
+def batch_ratios(batches: Mapping[str, Row]) -> dict[str, float]:
+    if not {'1', '4'} <= batches.keys():
+        return {}
+    return {'four_cameras_over_one': batches['4']['median_ms'] / batches['1']['median_ms']}
 
 
 def ours_name(engine: str, precision: str, temporal: bool = True) -> str:

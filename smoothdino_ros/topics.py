@@ -268,7 +268,8 @@ def why_silent(
     if matching:
         return (
             f'its publisher ({_names(matching)}) matches but sends nothing, or its messages are '
-            'lost on the way (config/fastdds.xml gives Fast DDS room for whole images).'
+            'lost on the way: config/fastdds.xml gives Fast DDS room for whole images, in the '
+            "sender's process above all (ros2 bag play is one, too)."
         )
     if right:
         _, reason = qos_check_compatible(right[0].qos_profile, qos)

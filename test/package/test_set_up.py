@@ -2,7 +2,9 @@
 """The set-ups beside `make`: the Dockerfile, the workflow and what the README says of ROS 2."""
 
 import json
+import os
 import shlex
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -97,6 +99,22 @@ def test_the_image_holds_and_starts_what_there_is():
     assert ['docker/entrypoint.sh', entry] in [
         shlex.split(text) for name, text in instructions if name == 'COPY'
     ]
+
+
+def test_a_sourced_ros_holds_pip_to_its_numpy_and_to_the_pytest_of_its_launch_testing():
+    def pins(**environment: str) -> list[str]:
+        command = ['make', '--silent', 'pins']
+        known = {k: v for k, v in os.environ.items() if k not in ('ROS_DISTRO', 'MAKEFLAGS')}
+        return subprocess.check_output(
+            command, cwd=ROOT, env=known | environment, text=True
+        ).splitlines()
+
+    sourced, alone = pins(ROS_DISTRO='jazzy'), pins()
+    assert {'numpy<2', 'pytest<9'} <= set(sourced)
+    for name in ('numpy==', 'pytest==', 'opencv-python=='):
+        assert any(line.startswith(name) for line in alone)
+        assert not any(line.startswith(name) for line in sourced)
+    assert set(sourced) - {'numpy<2', 'pytest<9'} < set(alone)
 
 
 def test_the_workflow_tests_both_distributions_with_files_that_there_are():
