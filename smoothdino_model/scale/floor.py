@@ -26,8 +26,9 @@ _OFF_LEVEL, _NOISE = 0.5, 0.02  # of the floor's own change over these rows, and
 # Of the logarithm of the scale: what is looked for, in bins, smoothed, and how near an inlier is.
 _MOST, _BIN, _SMOOTH, _NEAR = 2.0, 0.02, 0.05, 0.15
 _LEAST_INLIERS = 0.03  # of the grid
-# Of the inliers: behind a table that fills the picture a strip of floor is left to be seen.
-_MOST_BENEATH = 0.05
+# In logarithm of the scale below a surface, and of its inliers: behind a table that fills the
+# picture a strip of floor is left to be seen, which a network has too near the table.
+_BENEATH, _MOST_BENEATH = 0.24, 0.05
 _LEAST_SPREAD = 0.06  # a part of a picture that is bent, and a height read off a ruler
 _OF_SCATTER = 0.5  # is spread: that of single pixels, half of it bend that the median leaves out
 _FEW = 0.002  # what is added to the spread by one inlier in ...: 0.02 at a tenth of the picture
@@ -134,7 +135,7 @@ def _lowest_surface(candidates: np.ndarray, every: np.ndarray, samples: int) -> 
     smooth = np.convolve(counts, _KERNEL, 'same')
     inside = np.convolve(counts, np.ones(2 * _WIDE + 1), 'same')
     below = np.concatenate(([0], np.histogram(every, _EDGES)[0].cumsum()))
-    beneath = below[np.maximum(np.arange(len(counts)) - 2 * _WIDE, 0)]
+    beneath = below[np.maximum(np.arange(len(counts)) - round(_BENEATH / _BIN), 0)]
     at = np.flatnonzero((smooth[1:-1] >= smooth[:-2]) & (smooth[1:-1] > smooth[2:])) + 1
     at = at[inside[at] >= _LEAST_INLIERS * samples]
     if not at.size:
