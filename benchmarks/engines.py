@@ -10,8 +10,8 @@ by frame in a shuffled order, from RGB to depth. OpenVINO's are there where it i
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
-import re
 import sys
 import tempfile
 import time
@@ -30,7 +30,7 @@ from smoothdino_model.engines.onnx_export import cached_export
 from smoothdino_model.engines.openvino import has_openvino, openvino_library
 from smoothdino_model.engines.process import large_pages, use_threads
 from smoothdino_model.network.smoothdino import SmoothDino, Step
-from smoothdino_model.recordings.images import rgb_from_file
+from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.weights.checkpoint import load_model
 
 CPU = torch.device('cpu')
@@ -181,13 +181,11 @@ def timed(
 
 
 def pictures(folders: list[Path], most: int) -> list[list[np.ndarray]]:
-    """Give the JPEGs of each folder in the order of their numbers, ``most`` in all."""
+    """Give the pictures of each folder in their order, ``most`` in all."""
     left, clips = most, []
     for folder in folders:
-        files = sorted(
-            folder.glob('*.jpg'), key=lambda one: int(''.join(re.findall(r'\d+', one.stem)) or 0)
-        )
-        clips.append([rgb_from_file(file.read_bytes()) for file in files[:left]])
+        with open_recording(folder) as recording:
+            clips.append([frame.rgb for frame in itertools.islice(recording, left)])
         left -= len(clips[-1])
     return clips
 
@@ -196,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog='engines', description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('--model', default='smoothdino-small')
-    add('--pictures', type=Path, nargs='+', required=True, help='folders of JPEGs of one size')
+    add('--pictures', type=Path, nargs='+', required=True, help='folders of pictures of one size')
     add('--calibrate', type=Path, nargs='+', required=True, help='other ones')
     add('--frames', type=int, default=200, help='by which depth is judged')
     add('--rounds', type=int, default=30, help='by which time is taken')
