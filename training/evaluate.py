@@ -105,7 +105,8 @@ def _source(kind: str, args: argparse.Namespace) -> Source:
         root = args.root or os.environ.get('NYU_ROOT')
         if not root:
             raise ValueError('expected the folder that holds nyu2_train/: --root or NYU_ROOT')
-        return stretches.nyu(root, split=args.split, size=args.size or _SIZE)
+        size = args.size or _SIZE
+        return stretches.nyu(root, split=args.split, size=size, rim_px=args.rim_px)
     root = args.root or os.environ.get('CLIPS_ROOT')
     if not root:
         raise ValueError('expected the folder that holds the clips: --root or CLIPS_ROOT')
@@ -193,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add('--json', type=Path, help='write the rows here as well')
     add('--plots', type=Path, metavar='DIR', help='write plots and strips of pictures here')
+    add('--rim-px', type=int, default=0, help='of --source nyu, whose rim is white: cut off (0)')
     of_clips = parser.add_argument_group('--source clips').add_argument
     of_clips(
         *('--clips',),

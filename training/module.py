@@ -48,7 +48,8 @@ class DepthTraining(lightning.LightningModule):
 
     Of a window of frames only the last ``learnt_frames`` are decoded and learnt from (by default
     all), and the ones before them lead up to their state. ``dropout`` is how much of the features
-    a decoder does without in training, see :func:`training.dropout.dropped`. ``features`` is a
+    a decoder does without in training, see :func:`training.dropout.dropped`; it falls with the
+    learning rate, since what is learnt last is edges, which want all features. ``features`` is a
     folder that keeps what a frozen encoder gave, see :class:`training.feature_cache.FeatureCache`.
     """
 
@@ -84,6 +85,7 @@ class DepthTraining(lightning.LightningModule):
             self.model = SmoothDino(start, load_adapter(adapter) if adapter else None)
         self.loss = loss or LossWeights()
         self.optimization = optimizer or OptimizerSettings()
+        self.dropout = dropout
         self.trained = [module for part in parts for module in self._modules_of(part)]
         self.requires_grad_(False)
         for module in self.trained:
@@ -177,8 +179,8 @@ class DepthTraining(lightning.LightningModule):
             )
         frame, plain, adapted = self.encode(batch['rgb'], first)
         learnt = _frames(adapted, first, None)
-        if self.hparams['dropout']:  # by the step, so that a resumed run goes on as it would have
-            learnt = dropped(learnt, self.hparams['dropout'], seed=self.global_step)
+        if self.dropout:  # by the step, so that a resumed run goes on as it would have
+            learnt = dropped(learnt, self.dropout * self._pace(), seed=self.global_step)
         depth_m = self.decode(frame, learnt)
         learnt_m = truth_m[:, first:]
         terms: dict[str, Tensor] = {}
@@ -205,6 +207,11 @@ class DepthTraining(lightning.LightningModule):
             total = total + getattr(weights, name) * value
         self.log('train/loss', total, prog_bar=True)
         return total
+
+    def _pace(self) -> float:
+        """How fast it learns, as a part of the highest learning rate."""
+        rate = self.trainer.optimizers[0].param_groups[0]['lr']
+        return rate / self.optimization.learning_rate
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Log figures of all windows as ``val/…`` and of each source as ``val/<source>_…``."""

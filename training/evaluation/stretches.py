@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -61,10 +61,14 @@ def rooms(
     return Source(stretches, _mean([window.at_trained_focal().depth_m[0] for window in drawn]))
 
 
-def nyu(root: str | Path, *, split: Path | None, size: tuple[int, int]) -> Source:
-    """The blocks of NYUv2 that our training leaves out, or the frames that a split file lists."""
+def nyu(root: str | Path, *, split: Path | None, size: tuple[int, int], rim_px: int = 0) -> Source:
+    """The blocks of NYUv2 that our training leaves out, or the frames that a split file lists.
+
+    ``rim_px`` pixels at each side are not looked at: the pictures have a white rim.
+    """
     root = Path(root)
-    found = find_clips(root / 'nyu2_train' if (root / 'nyu2_train').is_dir() else root)
+    there = find_clips(root / 'nyu2_train' if (root / 'nyu2_train').is_dir() else root)
+    found = [replace(clip, rim_px=rim_px) for clip in there]
     if split:
         return _listed(found, split, size)
     stretches = [_of_run(run, size) for run in block_runs(found, part='val')]
