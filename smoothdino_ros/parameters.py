@@ -43,7 +43,7 @@ class NodeParameters:
     )
     memory: int = parameter(
         2,
-        'Past frames (to 16) that depth is steadied over where no adapter is; 0 is plain depth.',
+        'Past frames whose features depth is steadied over where no adapter is: 0 (none) to 16.',
         within=(0, 16),
         fixed=_NETWORK,
     )

@@ -31,7 +31,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         '--memory',
         metavar='K',
         type=int,
-        help='frames that depth is steadied over where no adapter is; 0: plain depth (default: 2)',
+        help='frames that depth is steadied over where no adapter is; 0: none (default: 2)',
     )
     add('--no-temporal', action='store_true', help='every frame for itself')
     add_input_height(parser)

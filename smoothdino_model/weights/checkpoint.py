@@ -68,8 +68,7 @@ def load_model(
     touched only for an id that is not in the local cache. ``adapter`` is a directory, an
     ``adapter.safetensors`` with its ``adapter.json`` beside it, a published SmoothDINOv2 ``.pth``,
     or ``'none'``; by default the one that lies with the model. Without an adapter depth is of the
-    mean over the last ``memory`` frames' features. With ``memory`` 0 and no adapter asked for it
-    is plain per-frame depth, whatever lies with the model.
+    mean over the last ``memory`` frames' features, with 0 it is plain per-frame depth.
     ``input_height`` 0 is what the checkpoint asks for, see :class:`DepthBackbone`.
 
     Raises :class:`CheckpointError`.
@@ -77,7 +76,7 @@ def load_model(
     directory = resolve_model(model)
     backbone = _load_backbone(directory, str(model), input_height)
     if adapter is None:
-        adapter = directory if memory and (directory / ADAPTER_CONFIG).exists() else 'none'
+        adapter = directory if (directory / ADAPTER_CONFIG).exists() else 'none'
     if str(adapter) == 'none':
         return SmoothDino(backbone, memory=memory)
     loaded = load_adapter(adapter)

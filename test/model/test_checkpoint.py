@@ -40,8 +40,7 @@ MODELS = {
 def test_a_directory_rebuilds_its_model(tmp_path, make):
     model = make()
     save_model(model, tmp_path / 'deep' / 'model')
-    adapter = None if model.adapter is None else tmp_path / 'deep' / 'model'
-    loaded = load_model(tmp_path / 'deep' / 'model', adapter=adapter, memory=model.memory)
+    loaded = load_model(tmp_path / 'deep' / 'model', memory=model.memory)
     assert type(loaded.backbone.network) is type(model.backbone.network)
     for name in ('input_height', 'input_width', 'bicubic'):
         assert getattr(loaded.backbone, name) == getattr(model.backbone, name)
@@ -106,8 +105,6 @@ def test_an_adapter_comes_from_where_it_is_told(tmp_path, directory):
     ]
     assert hidden == [8, 5, 5]
     assert load_model(directory, adapter='none').adapter is None
-    assert not load_model(directory, memory=0).temporal  # plain per-frame depth was asked for
-    assert load_model(directory, memory=0, adapter=directory).adapter.config.hidden == 8
 
 
 def test_loading_is_silent_and_leaves_logging_alone(directory, capfd, monkeypatch):

@@ -79,7 +79,9 @@ def test_pipelines_agree_over_resets_gaps_and_cameras(cache, tiny_model_dir):
         assert_same(by_onnx.step(frames), by_torch.step(frames))
 
 
-def test_a_network_is_exported_once(cache, tiny_model_dir):
+def test_a_network_is_exported_once(monkeypatch, tmp_path, tiny_model_dir):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    cache = tmp_path / 'smoothdino' / 'onnx'
     pipelines(tiny_model_dir)[0].step({'a': clip(1, **SIZE)[0]})
     written = {path: path.stat().st_mtime_ns for path in cache.rglob('*') if path.is_file()}
     assert [path.name for path in written] == [FILE_NAME]
