@@ -24,7 +24,7 @@ from smoothdino_model.engines.host_memory import HostMemory
 from smoothdino_model.network.memory import FRAMES
 from smoothdino_model.network.smoothdino import SmoothDino, Step
 from smoothdino_model.network.temporal_state import CameraState, TemporalState
-from smoothdino_model.scale.filter import ScaleState, filtered
+from smoothdino_model.scale.filter import SCALE_RANGE, ScaleState, filtered
 from smoothdino_model.scale.measurement import Measurement
 from smoothdino_model.weights.checkpoint import load_model
 from smoothdino_model.weights.hub import DEFAULT_MODEL
@@ -66,7 +66,7 @@ class DepthPipeline:
         temporal: bool = True,
         max_gap_s: float = 1.0,
     ) -> None:
-        self.scale_range = (0.25, 4.0)  # of what anchors may make of depth; of every camera
+        self.scale_range = SCALE_RANGE  # of what anchors may make of depth; of every camera
         self.device = chosen_device(device)
         self.engine = chosen_engine(engine, self.device)
         self.precision = chosen_precision(precision, self.device, self.engine)

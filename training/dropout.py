@@ -10,7 +10,7 @@ from torch import Tensor
 def dropped(levels: tuple[Tensor, ...], part: float, *, seed: int) -> tuple[Tensor, ...]:
     """Take from ``part`` of the channels of tokens (B, T, 1 + N, C) what they say.
 
-    Which channels, differs from level to level, from frame to frame and from the patches to the
+    Which channels differs from level to level, from frame to frame and from the patches to the
     class token, which knows the place best: as large a part of these goes as a whole. What is
     dropped becomes the mean over the batch, not zero: the channels of DINOv2 lie far from zero.
     """

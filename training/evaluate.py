@@ -92,8 +92,8 @@ def _measured(kind: str, args: argparse.Namespace) -> tuple[Measured, str]:
 
 
 def _source(kind: str, args: argparse.Namespace) -> Source:
+    size = args.size or _SIZE
     if kind == 'room':
-        size = args.size or _SIZE
         return stretches.rooms(
             *(args.rooms,),
             frames=args.frames,
@@ -105,7 +105,6 @@ def _source(kind: str, args: argparse.Namespace) -> Source:
         root = args.root or os.environ.get('NYU_ROOT')
         if not root:
             raise ValueError('expected the folder that holds nyu2_train/: --root or NYU_ROOT')
-        size = args.size or _SIZE
         return stretches.nyu(root, split=args.split, size=size, rim_px=args.rim_px)
     root = args.root or os.environ.get('CLIPS_ROOT')
     if not root:

@@ -23,16 +23,18 @@ _FOCALS = (0.1, 50.0)
 _SQUARE = 0.02  # how much fx / fy may change by scaling: beyond, it is no picture scaled
 # Lenses that bend the picture without any coefficient.
 _FISHEYES = (
-    *(
-        'equidistant',
-        'fisheye',
-        'kannala_brandt',
-        'omnidirectional',
-        'ds',
-        'double_sphere',
-        'eucm',
-    ),
-    *('fov', 'mei', 'ocam', 'scaramuzza', 'equirectangular'),
+    'equidistant',
+    'fisheye',
+    'kannala_brandt',
+    'omnidirectional',
+    'ds',
+    'double_sphere',
+    'eucm',
+    'fov',
+    'mei',
+    'ocam',
+    'scaramuzza',
+    'equirectangular',
 )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from smoothdino_model.scale.measurement import Measurement
 
+SCALE_RANGE = (0.25, 4.0)  # of what anchors may make of depth, by default
 _PRIOR = 0.6  # standard deviation of the logarithm: how far off networks are in scenes unseen
 _DRIFT = 0.2  # of the logarithm, over the root of a second: another view is another scale
 _SURPRISE = 3.0  # standard deviations: beyond, it is something else that was measured

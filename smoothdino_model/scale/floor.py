@@ -10,7 +10,7 @@ beneath. (A plane fitted to predicted depth is tilted and bent as that is, and m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -75,10 +75,20 @@ def floor_of_tilt(height_m: float, pitch_deg: float, roll_deg: float = 0.0) -> F
     return Floor(height_m, (level * math.sin(roll), level * math.cos(roll), math.sin(pitch)))
 
 
-def floor_of_pose(floor_from_camera: np.ndarray) -> Floor:
-    """The floor by the pose (4, 4) of a camera in a frame that lies on the floor with z up."""
-    right, down, forward = (-float(value) for value in floor_from_camera[2, :3])
-    return Floor(float(floor_from_camera[2, 3]), (right, down, forward))
+def floor_of_pose(
+    floor_from_camera: np.ndarray,
+    *,
+    up: Sequence[float] = (0.0, 0.0, 1.0),
+    floor_m: float = 0.0,
+) -> Floor:
+    """The floor by the pose (4, 4) of a camera in a frame that lies on the floor with z up.
+
+    Of any other frame, ``up`` is the unit vector that points up in it, and the floor lies
+    ``floor_m`` metres along that.
+    """
+    *away, at_m = (float(value) for value in np.asarray(up) @ floor_from_camera[:3])
+    right, down, forward = (-value for value in away)
+    return Floor(at_m - floor_m, (right, down, forward))
 
 
 def floor_scale(depth_m: np.ndarray, camera: Intrinsics, floor: Floor) -> Measurement:

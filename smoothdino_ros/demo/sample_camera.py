@@ -29,6 +29,7 @@ from std_msgs.msg import Header
 from smoothdino_model.recordings.frames import Frame, Intrinsics
 from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.room.sample_room import NYU_FOCAL, SampleRoom
+from smoothdino_model.scale.floor import floor_of_pose
 from smoothdino_ros.conversions import depth_message, rgb_message
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
@@ -138,7 +139,8 @@ def camera_info(
 
 def floor_message(floor_from_camera: np.ndarray, header: Header) -> Vector3Stamped:
     """Tell of the floor by the pose (4, 4) of a camera in a frame that lies on it with z up."""
-    x, y, z = (-floor_from_camera[2, 3] * floor_from_camera[2, :3]).tolist()
+    floor = floor_of_pose(floor_from_camera)
+    x, y, z = (floor.height_m * part for part in floor.down)
     return Vector3Stamped(header=header, vector=Vector3(x=x, y=y, z=z))
 
 

@@ -59,6 +59,24 @@ def here(dds):
     one.close()
 
 
+@pytest.fixture
+def said(here, monkeypatch):
+    """What the node warns of."""
+    warnings: list[str] = []
+    monkeypatch.setattr(here.node, 'get_logger', lambda: SimpleNamespace(warning=warnings.append))
+    return warnings
+
+
+@pytest.fixture
+def clock(here, monkeypatch):
+    """The clock by which silences are judged; the camera has just subscribed."""
+    still = Clock()
+    monkeypatch.setattr(topics, 'monotonic', still.monotonic)
+    here.camera.unsubscribe()
+    here.camera.subscribe(here.taken.append)
+    return still
+
+
 def test_an_image_is_calibrated_by_the_info_of_its_stamp_though_a_later_one_is_there(here):
     made = {stamp_s: picture_and_info(stamp_s, 50.0 + stamp_s) for stamp_s in range(6)}
     for _, info in made.values():
@@ -89,13 +107,7 @@ def test_the_white_of_a_12_bit_camera_is_held_and_said_once(here, monkeypatch):
     assert len(said) == 1
 
 
-def test_a_camera_info_that_came_once_is_not_missed(here, monkeypatch):
-    said: list[str] = []
-    monkeypatch.setattr(here.node, 'get_logger', lambda: SimpleNamespace(warning=said.append))
-    clock = Clock()
-    monkeypatch.setattr(topics, 'monotonic', clock.monotonic)
-    here.camera.unsubscribe()
-    here.camera.subscribe(here.taken.append)
+def test_a_camera_info_that_came_once_is_not_missed(here, said, clock):
     calls = {one.topic_name: one.callback for one in here.node.subscriptions}
     calls['/here/camera_info'](picture_and_info(1, 100.0)[1])
     for _ in range(5):
@@ -104,13 +116,7 @@ def test_a_camera_info_that_came_once_is_not_missed(here, monkeypatch):
     assert ['/here/image' in text for text in said] == [True], said
 
 
-def test_a_publisher_that_has_just_come_is_given_time_to_begin(here, monkeypatch):
-    said: list[str] = []
-    monkeypatch.setattr(here.node, 'get_logger', lambda: SimpleNamespace(warning=said.append))
-    clock = Clock()
-    monkeypatch.setattr(topics, 'monotonic', clock.monotonic)
-    here.camera.unsubscribe()
-    here.camera.subscribe(here.taken.append)
+def test_a_publisher_that_has_just_come_is_given_time_to_begin(here, said, clock):
     clock.advance(4.0)
     here.camera.check_topics()
     publisher = here.node.create_publisher(Image, 'here/image', 5)

@@ -22,7 +22,7 @@ import numpy as np
 
 from smoothdino_model.network.trained_camera import NYU
 from smoothdino_model.recordings.frames import Intrinsics
-from smoothdino_model.scale.floor import Floor, floor_of_tilt
+from smoothdino_model.scale.floor import Floor, floor_of_pose, floor_of_tilt
 
 # Focal length over the width of a 4:3 picture that metric depth is learnt at: that of NYUv2.
 TRAINED_FOCAL = NYU.focal_px / NYU.width
@@ -80,17 +80,12 @@ def floors_of(
     if 'world_floor' in told:
         x, y, z, at_m = (float(value) for value in told['world_floor'])
         up = np.array((x, y, z)) / np.linalg.norm((x, y, z))
-        return {i: _floor_in_world(pose, up, at_m) for i, pose in poses.items()}
+        return {i: floor_of_pose(pose, up=up, floor_m=at_m) for i, pose in poses.items()}
     if 'camera_height_m' not in told:
         return {}
     height_m, pitch_deg = told['camera_height_m'], told['camera_pitch_deg']
     floor = floor_of_tilt(float(height_m), float(pitch_deg), float(told.get('camera_roll_deg', 0)))
     return dict.fromkeys(numbers, floor)
-
-
-def _floor_in_world(world_from_camera: np.ndarray, up: np.ndarray, at_m: float) -> Floor:
-    right, down, forward = (-float(part) for part in up @ world_from_camera[:3, :3])
-    return Floor(float(up @ world_from_camera[:3, 3]) - at_m, (right, down, forward))
 
 
 def _listed(path: Path) -> dict[int, Any]:

@@ -11,13 +11,12 @@ from functools import partial
 import numpy as np
 
 from smoothdino_model.recordings.frames import Intrinsics
-from smoothdino_model.scale.filter import ScaleState, filtered
+from smoothdino_model.scale.filter import SCALE_RANGE, ScaleState, filtered
 from smoothdino_model.scale.floor import Floor, floor_scale
 from smoothdino_model.scale.measurement import Measurement
 from smoothdino_model.scale.ranges import points_scale
 
 KINDS = ('floor', 'scan')
-_RANGE = (0.25, 4.0)  # of the scale, as in the pipeline
 _NOISE_M, _DROPPED = 0.02, 0.1  # of a scan
 _BEAMS_RAD = math.radians(0.5)  # from one to the next
 _ROW_M = 0.03  # off the height of a scan: what a beam sees of a map of pixels
@@ -71,8 +70,8 @@ class Anchored:
                 self._states.get(way),
                 [measured[kind] for kind in way.split('+') if kind in measured],
                 stamp_ns=around.stamp_ns,
-                least=_RANGE[0],
-                most=_RANGE[1],
+                least=SCALE_RANGE[0],
+                most=SCALE_RANGE[1],
             )
             anchored[way] = depth_m * np.float32(self._states[way].scale)
         return anchored
@@ -111,8 +110,10 @@ def scan_of(around: Surroundings, *, height_m: float | None) -> np.ndarray:
 
 def floor_share(around: Surroundings) -> float:
     """Tell how much of the picture is floor by its true depth; NaN where it is not known."""
+    if around.floor is None:
+        return math.nan
     over_m = _over_floor_m(_points(around.truth_m, around.camera), around)
-    return float(np.mean(np.abs(over_m) < _FLOOR_M)) if around.floor else math.nan
+    return float(np.mean(np.abs(over_m) < _FLOOR_M))
 
 
 def _over_floor_m(points_m: np.ndarray, around: Surroundings) -> np.ndarray:
