@@ -35,6 +35,7 @@ class Account:
     frames: int = 0
     resets: int = 0
     lost: list[str] = field(default_factory=list)
+    doubts: tuple[str, ...] = ()  # those of the recording
     measured: int = 0  # frames in which an anchor of the scale was seen
     anchor_scales: list[float] = field(default_factory=list)  # of the frames that had anchors
 
@@ -52,6 +53,7 @@ class Account:
         told = {
             'smoothdino_frames': str(self.frames),
             'smoothdino_lost': '; '.join(self.lost) or 'nothing',
+            'smoothdino_doubts': '; '.join(self.doubts) or 'none',
         }
         if floor:
             told['smoothdino_scale_anchor'] = str(floor)
@@ -139,6 +141,7 @@ def write_depth_bag(
             if not account.frames:
                 why = account.lost[-1] if account.lost else 'there is none on its topic'
                 raise RecordingError(f'no frame could be read: {why}')
+            account.doubts = recording.doubts
             for key, text in (account.custom_data(floor) | dict(custom_data or {})).items():
                 bag.set_custom_data(key, text)
     except sqlite3.Error as error:  # those of reading are RecordingErrors

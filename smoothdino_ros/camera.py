@@ -256,6 +256,7 @@ class Camera:
             confidence=result.confidence,
             scale=result.scale,
             uncalibrated=calibration.fault,
+            doubt=calibration.doubt,
             frame_id=header.frame_id[:80],
             compressed_dropped=self._compressed.dropped,
             anchors=self._anchors.values(),
@@ -283,6 +284,8 @@ class Camera:
                 'Depth is not scaled by the focal length, and there are no points, because of '
                 f'the camera_info: {calibration.fault}.',
             )
+        if calibration.doubt:
+            self._warn_once('doubt', f'The camera_info is doubtful: {calibration.doubt}.')
         return calibration
 
     def _new_bit_depth(self) -> BitDepth:

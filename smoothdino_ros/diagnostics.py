@@ -31,10 +31,10 @@ class Tracking:
     """How one camera's answers came about; replaced whole after each answer.
 
     scale is what the model's depth was multiplied by for the focal length; uncalibrated says why
-    that could not be known, empty where it could. compressed_dropped are the depth maps that
-    depth/image/compressedDepth left out for later ones. anchors are the values of what tells the
-    scale besides, and contradiction, where it is not empty, says which of them does not agree with
-    the network.
+    that could not be known, doubt what speaks against it, each empty where nothing does.
+    compressed_dropped are the depth maps that depth/image/compressedDepth left out for later ones.
+    anchors are the values of what tells the scale besides, and contradiction, where it is not
+    empty, says which of them does not agree with the network.
     """
 
     resets: int = 0
@@ -43,6 +43,7 @@ class Tracking:
     confidence: float = 0.0
     scale: float = 1.0
     uncalibrated: str = ''
+    doubt: str = ''
     frame_id: str = ''
     compressed_dropped: int = 0
     anchors: Mapping[str, str] = field(default_factory=dict)
@@ -104,6 +105,8 @@ def camera_status(
         message = f'Depth is not scaled by the focal length: {tracking.uncalibrated}'
     elif level == DiagnosticStatus.OK and wanted and tracking.contradiction:
         level, message = DiagnosticStatus.WARN, tracking.contradiction
+    elif level == DiagnosticStatus.OK and wanted and focal_correction and tracking.doubt:
+        level, message = DiagnosticStatus.WARN, f'Doubtful camera_info: {tracking.doubt}'
     if subscribed_s is None:
         level = DiagnosticStatus.OK
         message = 'Images are not subscribed to: nobody subscribes to their depth.'

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
             'precision': pipeline.precision,
             'scale_anchor': vars(floor) if floor else None,
             'preview_range_m': None,
+            'doubts': (),
             'per_frame': [],
         }
         args.output.mkdir(parents=True, exist_ok=True)
@@ -115,6 +116,7 @@ def _write_frames(
     # disable=None: no bar where stderr is not a terminal
     for frame in tqdm(recording, total=len(recording) or None, unit='frame', disable=None):
         result = _step(pipeline, frame, floor=floor, focal_correction=focal_correction)
+        summary['doubts'] = recording.doubts
         if summary['preview_range_m'] is None:
             summary['preview_range_m'] = [0, _preview_far_m(result.depth_m)]
         name = file_name(re.sub(r'[^\w.-]+', '_', frame.name).strip('.')[:150] or 'frame')

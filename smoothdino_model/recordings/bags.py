@@ -138,6 +138,7 @@ class BagRecording(Recording):
         self._bits = bit_depth
         self._recorded: RecordedInfos | None = None  # read when first asked for
         self._said: set[str] = set()
+        self._doubted: set[str] = set()
         if path.is_dir() and path.suffix == '.bag':  # a name that is taken for ROS 1
             raise RecordingError(
                 f'expected a rosbag folder whose name does not end in .bag, got {path}: rename it'
@@ -195,7 +196,8 @@ class BagRecording(Recording):
         """Calibrate an image of (height, width) by the camera_info of its stamp.
 
         That counts whether it was recorded before the image or after it; where there is none, the
-        latest one that had been received, else the first. What is wrong is logged, once.
+        latest one that had been received, else the first. What is wrong or doubtful is logged,
+        once, and stands in ``doubts``.
         """
         if self._recorded is None:
             self._recorded = RecordedInfos(self._up_to_damage(self._info_topic))
@@ -208,14 +210,23 @@ class BagRecording(Recording):
             rectified=rectified,
         )
         if found.distorted:
-            self._warn_once(f'{image.topic} is not rectified: depth is off towards the edges')
+            self._doubt('lens', f'{image.topic} is not rectified: depth is off towards the edges')
         if found.fault == NO_INFO:
-            self._warn_once(f'no camera_info for {image.topic}: {_UNSCALED}')
+            self._doubt('none', f'no camera_info for {image.topic}: {_UNSCALED}')
         elif found.fault:
-            self._warn_once(
-                f'the camera_info of {image.topic} is of no use: {found.fault}; {_UNSCALED}'
+            self._doubt(
+                'fault',
+                f'the camera_info of {image.topic} is of no use: {found.fault}; {_UNSCALED}',
             )
+        elif found.doubt:
+            self._doubt('doubt', f'the camera_info of {image.topic} is doubtful: {found.doubt}')
         return found
+
+    def _doubt(self, kind: str, text: str) -> None:
+        if kind not in self._doubted:  # a lens that zooms has another text for each image
+            self._doubted.add(kind)
+            self.doubts += (text,)
+            self._warn_once(text)
 
     def _warn_once(self, text: str) -> None:
         self._say_once(text, logging.WARNING)

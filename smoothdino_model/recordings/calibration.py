@@ -20,7 +20,8 @@ NO_INFO = 'no camera_info has come'
 # Of the focal length over the side of the picture: what lies outside, from a field of view of 157
 # degrees to one of 1, is no pinhole's but a mistake.
 _FOCALS = (0.1, 50.0)
-_SQUARE = 0.02  # how much fx / fy may change by scaling: beyond, it is no picture scaled
+# How far from 1 fx / fy may be, and how much scaling may change it: beyond, pixels are not square.
+_SQUARE = 0.02
 # Lenses that bend the picture without any coefficient.
 _FISHEYES = (
     'equidistant',
@@ -56,6 +57,21 @@ class Calibration:
     def focal(self) -> float | None:
         """The focal length over the image's width."""
         return self.intrinsics.focal if self.intrinsics else None
+
+    @property
+    def doubt(self) -> str:
+        """In words, that its pixels are not square, '' where they are.
+
+        It is no fault: the sensors of some cameras have such pixels, and analog video has.
+        """
+        lens = self.intrinsics
+        if lens is None or abs(lens.fx_px / lens.fy_px - 1) <= _SQUARE:
+            return ''
+        return (
+            f'expected square pixels (fx and fy within {_SQUARE:.0%}), got fx {lens.fx_px:g} and '
+            f'fy {lens.fy_px:g} px for a {lens.width}x{lens.height} image: depth is scaled by fx, '
+            'and off if the calibration is wrong or the driver squeezes the picture'
+        )
 
 
 def calibrated(

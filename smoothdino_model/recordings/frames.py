@@ -58,6 +58,7 @@ class Recording(ABC):
 
     kind: str  # 'folder', 'video' or 'bag'
     lost: tuple[str, ...] = ()  # in words, what the latest pass, at its end, could not give
+    doubts: tuple[str, ...] = ()  # in words, what speaks against the scale of the frames so far
 
     @abstractmethod
     def __len__(self) -> int:

@@ -25,6 +25,7 @@ from smoothdino_model.recordings.image_bytes import (
 )
 from smoothdino_model.recordings.jpeg import START as JPEG
 from smoothdino_model.recordings.jpeg import check_scan, header_of
+from smoothdino_model.recordings.netpbm import stretched, white_of
 
 # A Huffman code is a bit at least, and 8x8 pixels take one: what no whole JPEG can exceed.
 _JPEG_PIXELS_PER_BYTE = 512
@@ -219,7 +220,8 @@ def rgb_from_file(data: Any, *, bit_depth: BitDepth | None = None) -> np.ndarray
     """(H, W, 3) uint8 RGB of a picture that was a file: of other formats too, turned as EXIF says.
 
     For files of the user's own: of others than JPEG and PNG, the size that they claim is not known
-    before they are decoded, and OpenCV's own limit holds. Else as rgb_from_compressed.
+    before they are decoded, and OpenCV's own limit holds. What a PGM or PPM names as white is
+    white, whatever bit_depth says. Else as rgb_from_compressed.
     """
     raw = bytes_of(data)
     if raw[:8].tobytes().startswith((PNG, JPEG)):
@@ -229,7 +231,10 @@ def rgb_from_file(data: Any, *, bit_depth: BitDepth | None = None) -> np.ndarray
 
 def _rgb_from_picture(raw: np.ndarray, flags: int, bit_depth: BitDepth | None) -> np.ndarray:
     bgr = _decoded(raw, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | flags)
-    if bgr.dtype == np.uint16:
+    white = white_of(raw.tobytes())
+    if white is not None:
+        bgr = stretched(bgr, white)
+    elif bgr.dtype == np.uint16:
         bgr = (bit_depth or full_range()).to_8(bgr)
     if bgr.dtype != np.uint8:
         raise ValueError(f'expected a picture of 8 or 16 bit, got one of {bgr.dtype}')

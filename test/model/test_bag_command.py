@@ -213,6 +213,23 @@ def test_stamps_that_go_back_are_resets_and_the_order_is_that_of_receipt(tmp_pat
     ]
 
 
+def test_what_makes_the_scale_doubtful_is_said_once_and_written_down(
+    tmp_path, tiny_model_dir, bag, caplog
+):
+    squeezed = [(40.0 + i, 20.0) for i in range(3)]  # and zooming
+    source = write_bag(tmp_path / 'in', pictures(3), focals_px=squeezed)
+    assert bag(source, 'out') == 0
+    model = ('--model', str(tiny_model_dir), '--device', 'cpu')
+    assert main(['infer', str(source), '--output', str(tmp_path / 'files'), *model]) == 0
+    said = 'the camera_info of /cam/image_raw is doubtful: expected square pixels'
+    assert caplog.text.count(said) == 2
+    custom_data = yaml.safe_load((tmp_path / 'out/metadata.yaml').read_text())
+    custom_data = custom_data['rosbag2_bagfile_information']['custom_data']
+    assert custom_data['smoothdino_doubts'].startswith(said)
+    (doubt,) = json.loads((tmp_path / 'files/summary.json').read_text())['doubts']
+    assert doubt == custom_data['smoothdino_doubts']
+
+
 @pytest.mark.parametrize('info_late', [False, True])
 @pytest.mark.parametrize('storage', BAGS)
 def test_a_zooming_lens_scales_each_frame_by_its_own_camera_info(

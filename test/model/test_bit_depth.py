@@ -86,6 +86,36 @@ def test_what_is_told_holds_whatever_comes(read):
             BitDepth(bits)
 
 
+def netpbm(kind, white, pixels):
+    """(H, W) as a file of one of its kinds: P2 and P3 are text, P3 and P6 have colours."""
+    height, width = pixels.shape
+    head = f'{kind}\n# 9 by 9\n{width} {height}\n{white}\n'.encode()
+    values = np.repeat(pixels.ravel(), 3 if kind in ('P3', 'P6') else 1)
+    if kind in ('P2', 'P3'):
+        return head + b''.join(b'%d\n' % value for value in values)
+    return head + values.astype('>u2' if white > 255 else 'u1').tobytes()
+
+
+@pytest.mark.parametrize('kind', ['P2', 'P3', 'P5', 'P6'])
+@pytest.mark.parametrize('white', [1, 63, 255, 300, 1000, 4095, 65534])
+def test_what_a_pgm_or_a_ppm_names_as_white_is_white(white, kind):
+    pixels = np.rint(np.linspace(0, white, 64)).astype(np.uint16).reshape(4, 16)
+    expected = np.rint(pixels * (255 / white))
+    for bit_depth in (None, BitDepth(), BitDepth(8)):
+        rgb = rgb_from_file(netpbm(kind, white, pixels), bit_depth=bit_depth)
+        np.testing.assert_allclose(rgb, np.repeat(expected[..., None], 3, 2), atol=1)
+    # A dark picture of the same camera stays a dark one.
+    dark = rgb_from_file(netpbm(kind, white, pixels // 2))
+    assert dark.max() == pytest.approx(white // 2 * 255 / white, abs=1)
+
+
+def test_a_pgm_of_all_16_bits_is_of_the_camera_that_filled_it():
+    """OpenCV and others write 65535 whatever the camera's range was."""
+    bit_depth = BitDepth()
+    assert rgb_from_file(netpbm('P5', 65535, ramp(12)), bit_depth=bit_depth).max() == 255
+    assert bit_depth.bits == 12
+
+
 @pytest.mark.parametrize('order', ['<u2', '>u2'])
 @pytest.mark.parametrize('encoding', ['rgb16', 'bgr16', 'rgba16', 'bgra16'])
 def test_colours_of_16_bit_are_those_of_8(encoding, order):

@@ -110,6 +110,33 @@ def test_a_region_that_reaches_beyond_the_info_is_refused():
     assert '320x240 at 321, 0' in found.fault
 
 
+@pytest.mark.parametrize(
+    ('of', 'focals', 'image', 'is_doubted'),
+    [
+        ((640, 480), (800, 800), (320, 240), False),
+        ((640, 480), (800, 812), (640, 480), False),
+        ((640, 480), (800, 830), (640, 480), True),
+        ((640, 480), (830, 800), (640, 360), True),  # a crop of the middle
+        ((640, 480), (800, 400), (320, 240), True),
+        ((1280, 480), (800, 400), (1280, 480), True),
+    ],
+)
+def test_pixels_that_are_not_square_are_doubted_and_used(of, focals, image, is_doubted):
+    info = info_of(*of, *focals)
+    found = calibrated([info], info.header, height=image[1], width=image[0], rectified=False)
+    assert (found.fault, found.intrinsics is None) == ('', False)
+    assert bool(found.doubt) == is_doubted
+    if is_doubted:
+        lens = found.intrinsics
+        assert f'got fx {lens.fx_px:g} and fy {lens.fy_px:g} px' in found.doubt
+
+
+def test_binning_that_squeezes_the_picture_is_doubted():
+    info = info_of(1280, 480, binning_x=2, binning_y=1)
+    found = calibrated([info], info.header, height=480, width=640, rectified=False)
+    assert 'got fx 400 and fy 800 px' in found.doubt
+
+
 def test_a_fisheye_bends_the_picture_without_any_coefficient():
     assert not is_distorted(info_of(640, 480))
     for model in ('equidistant', 'Kannala_Brandt4', 'double_sphere', 'scaramuzza'):

@@ -208,7 +208,7 @@ def test_what_is_overdue_is_dropped_and_told_of(node, viewer, cameras):
 
 
 def test_a_camera_that_is_wrong_says_so_once_and_is_answered(node, viewer, cameras):
-    """Uncalibrated and distorted; then with a K, from then on with points and the right scale."""
+    """Uncalibrated and distorted; then with a K whose pixels are not square."""
     images = viewer.node.create_publisher(Image, 'strange/image', 5)
     infos = viewer.node.create_publisher(CameraInfo, 'strange/camera_info', 5)
     answers: list[Image] = []
@@ -230,6 +230,14 @@ def test_a_camera_that_is_wrong_says_so_once_and_is_answered(node, viewer, camer
         (DiagnosticStatus.WARN, True),
         (DiagnosticStatus.STALE, False),  # on a machine so slow that this comes three seconds late
     )
+    info.d = [0.0] * 5
+    for i in range(4, 8):
+        info.k = [100.0 + i, 0.0, 32.0, 0.0, 60.0, 24.0, 0.0, 0.0, 1.0]  # a lens that zooms
+        image.header.stamp.sec = i
+        infos.publish(info)
+        images.publish(image)
+        assert viewer.wait_for(lambda i=i: answers and answers[-1].header.stamp.sec == i)
+    assert node.words().count('strange: The camera_info is doubtful: expected square pixels') == 1
 
 
 def test_an_image_waits_for_the_first_camera_info(viewer, cameras):

@@ -45,6 +45,8 @@ def of_camera(now: CameraCounts, **settings) -> DiagnosticStatus:
         ({'answered': 0, 'unwanted': 1}, {'wanted': False}, OK, 'nobody'),
         ({}, {'tracking': Tracking(uncalibrated='no K')}, WARN, 'no K'),
         ({}, {'tracking': Tracking(uncalibrated='no K'), 'focal_correction': False}, OK, 'Ans'),
+        ({}, {'tracking': Tracking(doubt='fx')}, WARN, 'Doubtful camera_info: fx'),
+        ({}, {'tracking': Tracking(doubt='fx'), 'focal_correction': False}, OK, 'Ans'),
     ],
 )
 def test_the_level_of_a_camera_is_of_what_happened_since(change, settings, level, word):
