@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,11 +17,11 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from tqdm import tqdm
 
+from smoothdino_model.bag_anchors import BagAnchors
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.bags import CAMERA_INFO, IMAGE, TYPES, BagRecording, Received
 from smoothdino_model.recordings.depth_images import depth_bytes
 from smoothdino_model.recordings.frames import BAGS, RecordingError
-from smoothdino_model.scale.floor import Floor, floor_anchors
 from smoothdino_model.whole_files import written_whole
 
 DEPTH, DEPTH_INFO = '/depth/image', '/depth/camera_info'
@@ -36,28 +37,17 @@ class Account:
     resets: int = 0
     lost: list[str] = field(default_factory=list)
     doubts: tuple[str, ...] = ()  # those of the recording
-    measured: int = 0  # frames in which an anchor of the scale was seen
-    anchor_scales: list[float] = field(default_factory=list)  # of the frames that had anchors
 
-    def scale_in_words(self) -> str:
-        if not self.anchor_scales:
-            return 'in no frame, for want of a camera_info that fits'
-        low, middle, high = np.percentile(self.anchor_scales, (5, 50, 95))
-        return (
-            f'x {middle:.3f} (90 % of the frames within {low:.3f} to {high:.3f}), measured in '
-            f'{self.measured} of {self.frames} frames'
-        )
-
-    def custom_data(self, floor: Floor | None) -> dict[str, str]:
+    def custom_data(self, anchors: BagAnchors | None) -> dict[str, str]:
         """What the bag's metadata say of it."""
         told = {
             'smoothdino_frames': str(self.frames),
             'smoothdino_lost': '; '.join(self.lost) or 'nothing',
             'smoothdino_doubts': '; '.join(self.doubts) or 'none',
         }
-        if floor:
-            told['smoothdino_scale_anchor'] = str(floor)
-            told['smoothdino_anchor_scale'] = self.scale_in_words()
+        if anchors:
+            told['smoothdino_scale_anchor'] = json.dumps(anchors.told())
+            told['smoothdino_anchor_scale'] = anchors.scale_in_words()
         return told
 
 
@@ -101,7 +91,7 @@ def write_depth_bag(
     storage: str,
     depth_format: DepthFormat,
     focal_correction: bool = True,
-    floor: Floor | None = None,
+    anchors: BagAnchors | None = None,
     keep_input: bool = False,
     custom_data: Mapping[str, str] | None = None,
 ) -> Account:
@@ -112,10 +102,10 @@ def write_depth_bag(
     frame that can't be decoded alone, a bag that breaks off from there on.
 
     storage is 'mcap' or 'sqlite3'; focal_correction scales depth by the focal length that
-    camera_info tells; the floor under the camera anchors its scale; keep_input also copies the
-    images and their camera_info; custom_data goes into the bag's metadata. The bag appears at the
-    path only when whole. Raises FileExistsError where something is already, RecordingError where
-    no frame can be read.
+    camera_info tells, anchors by what the same bag tells of the surroundings; keep_input also
+    copies the images and their camera_info; custom_data goes into the bag's metadata. The bag
+    appears at the path only when whole. Raises FileExistsError where something is already,
+    RecordingError where no frame can be read.
     """
     check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +118,7 @@ def write_depth_bag(
         ):
             topics = _Topics(bag)
             for received, info, depth_m in _answered(
-                recording, pipeline, account, focal_correction=focal_correction, floor=floor
+                recording, pipeline, account, focal_correction=focal_correction, anchors=anchors
             ):
                 if keep_input:
                     topics.write(received.topic, received.message, received.received_ns)
@@ -142,7 +132,7 @@ def write_depth_bag(
                 why = account.lost[-1] if account.lost else 'there is none on its topic'
                 raise RecordingError(f'no frame could be read: {why}')
             account.doubts = recording.doubts
-            for key, text in (account.custom_data(floor) | dict(custom_data or {})).items():
+            for key, text in (account.custom_data(anchors) | dict(custom_data or {})).items():
                 bag.set_custom_data(key, text)
     except sqlite3.Error as error:  # those of reading are RecordingErrors
         raise OSError(f'{path} cannot be written: {error}') from None
@@ -176,7 +166,7 @@ def _answered(
     account: Account,
     *,
     focal_correction: bool,
-    floor: Floor | None,
+    anchors: BagAnchors | None,
 ) -> Iterator[tuple[Received, Any, np.ndarray | None]]:
     """Every message; with one of an image that can be read, the depth's camera_info and depth."""
     for received in _up_to_damage(recording, account):
@@ -192,11 +182,16 @@ def _answered(
         calibration = recording.calibrated(received, *rgb.shape[:2])
         focal = calibration.focal if focal_correction else None
         frame_id = received.message.header.frame_id
-        anchors = floor_anchors(floor, calibration.intrinsics)
-        frame = CameraFrame(rgb, received.stamp_ns, frame_id, focal=focal, anchors=anchors)
+        stamp_ns = received.stamp_ns
+        measure = (
+            anchors.of(calibration.intrinsics, frame_id, stamp_ns, received.received_ns)
+            if anchors
+            else {}
+        )
+        frame = CameraFrame(rgb, stamp_ns, frame_id, focal=focal, anchors=measure)
         result = pipeline.step({'': frame})['']
-        account.measured += any(not one.why_none for one in result.measured.values())
-        account.anchor_scales += [result.anchor_scale] if anchors else []
+        if anchors:
+            anchors.follow(result)
         # The first frame always starts afresh: it is no reset of what was there.
         account.resets += account.frames > 0 and result.reset is not None
         account.frames += 1

@@ -30,10 +30,6 @@ assert CvBridge().imgmsg_to_cv2(image, 'rgb8').tobytes()[:3] == bytes((2, 1, 0))
 """
 
 
-def stamp_ns(header: Header) -> int:
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
-
-
 def check_at_a_glance(message: Image | CompressedImage) -> None:
     """Raise ValueError where the fields alone show that there is no picture in the message.
 

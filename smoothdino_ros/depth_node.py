@@ -28,6 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
+from smoothdino_model.recordings.frames import stamp_ns_of
 from smoothdino_ros import conversions, diagnostics, parameters
 from smoothdino_ros import declared_parameters as declared
 from smoothdino_ros.camera import Camera
@@ -210,7 +211,7 @@ class DepthNode(LifecycleNode):
         now.worker.offer(
             camera,
             message,
-            stamp_ns=conversions.stamp_ns(message.header),
+            stamp_ns=stamp_ns_of(message.header),
             wanted=self._enabled and now.cameras[camera].wanted(),
         )
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from smoothdino_model.engines.names import ENGINES, PRECISIONS
+from smoothdino_model.scale.sensors import RANGES, Mounting, anchor_names, pose_in_words
 from smoothdino_ros.parameter_field import check_within, parameter, typed, wrong
 
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 DEPTH_ENCODINGS = ('32FC1', '16UC1')
 COMPRESSED_DEPTH_FORMATS = ('png', 'rvl')
-SCALE_ANCHORS = ('floor', 'scan', 'range', 'points')
 
 _LONGEST_16UC1_M = 65.535  # the last millimetre that 16 bits hold
 
@@ -259,12 +259,10 @@ class NodeParameters:
         self._check_anchors()
 
     def _check_anchors(self) -> None:
+        _check_words(self, 'scale_anchor', anchor_names)
+        for name in RANGES:
+            _check_words(self, f'{name}_pose', pose_in_words)
         anchors, height_m = self.anchors, self.camera_height_m
-        known = len(set(anchors)) == len(anchors) and set(anchors) <= set(SCALE_ANCHORS)
-        words = f'none or some of {", ".join(SCALE_ANCHORS)}, joined by +'
-        _check(self, 'scale_anchor', known, words)
-        for name in SCALE_ANCHORS[1:]:
-            self.pose_of(name)
         words = '0.02 to 100, the metres from the floor to the middle of the lens'
         if 'floor' in anchors:
             words += ', which the floor as scale_anchor needs without base_frame'
@@ -274,18 +272,18 @@ class NodeParameters:
     @property
     def anchors(self) -> tuple[str, ...]:
         """The names of what tells the scale besides the network."""
-        return () if self.scale_anchor == 'none' else tuple(self.scale_anchor.split('+'))
+        return anchor_names(self.scale_anchor)
 
-    def pose_of(self, anchor: str) -> tuple[float, ...]:
-        """Of a sensor: x, y, z in metres, roll, pitch and yaw in degrees; () where TF tells."""
-        name = f'{anchor}_pose'
-        try:
-            pose = tuple(float(word) for word in getattr(self, name).split())
-        except ValueError:
-            pose = (math.nan,)
-        holds = len(pose) in (0, 6) and all(math.isfinite(one) for one in pose)
-        _check(self, name, holds, "six numbers such as '0.1 0 -0.2 0 0 0', or nothing")
-        return pose
+    @property
+    def mounting(self) -> Mounting:
+        """Where the camera and the sensors are that anchor its scale."""
+        return Mounting(
+            self.camera_height_m,
+            self.camera_pitch_deg,
+            self.camera_roll_deg,
+            self.base_frame,
+            {name: pose_in_words(getattr(self, f'{name}_pose')) for name in RANGES},
+        )
 
     @property
     def prefixes(self) -> dict[str, str]:
@@ -326,3 +324,12 @@ def _check(parameters: NodeParameters, name: str, holds: bool, expected: str) ->
 def _check_choice(parameters: NodeParameters, name: str, choices: tuple[str, ...]) -> None:
     words = ', '.join(choices[:-1]) + f' or {choices[-1]}'
     _check(parameters, name, getattr(parameters, name) in choices, words)
+
+
+def _check_words(
+    parameters: NodeParameters, name: str, read: Callable[[str], tuple[object, ...]]
+) -> None:
+    try:
+        read(getattr(parameters, name))
+    except ValueError as error:
+        raise ValueError(f'Parameter {name}: {error}.') from None

@@ -10,25 +10,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from geometry_msgs.msg import Vector3, Vector3Stamped
 from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import LaserScan, PointCloud2, Range
 from std_msgs.msg import Header
 
 from smoothdino_model.recordings.calibration import Calibration
-from smoothdino_model.recordings.frames import Intrinsics
-from smoothdino_model.scale.floor import floor_of_pose, floor_of_tilt, floor_scale
+from smoothdino_model.recordings.frames import stamp_ns_of
 from smoothdino_model.scale.measurement import Measurement
+from smoothdino_model.scale.sensors import Anchor, Sensors
 from smoothdino_ros.anchor_watch import AnchorWatch
-from smoothdino_ros.conversions import stamp_ns
 from smoothdino_ros.parameters import NodeParameters
-from smoothdino_ros.range_anchor import RangeAnchor
 from smoothdino_ros.tf_listener import TfListener
 from smoothdino_ros.topics import WatchedSubscription, watched_publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from smoothdino_model.pipeline import DepthResult
 
-    Anchor = Callable[[np.ndarray], Measurement]
+_TYPES = {'scan': LaserScan, 'range': Range, 'points': PointCloud2}  # by anchor and topic
 
 
 class ScaleAnchors:
@@ -40,11 +37,8 @@ class ScaleAnchors:
     def __init__(
         self, node: LifecycleNode, prefix: str, anchors: tuple[str, ...], tf: TfListener
     ) -> None:
-        self._node = node
-        self._names, self._tf = anchors, tf
-        self._ranges = {
-            name: RangeAnchor(node, prefix, name, tf) for name in anchors if name != 'floor'
-        }
+        self._node, self._prefix, self._names = node, prefix, anchors
+        self._sensors = Sensors(anchors, tf.between)
         self._scale = (
             watched_publisher(node, Vector3Stamped, f'{prefix}depth/scale') if anchors else None
         )
@@ -52,7 +46,18 @@ class ScaleAnchors:
 
     def subscribe(self) -> list[WatchedSubscription]:
         """Hear the sensors, from now on; the subscriptions are the caller's."""
-        return [one.subscribe() for one in self._ranges.values()]
+        self._sensors.forget()
+        return [
+            WatchedSubscription(
+                self._node,
+                _TYPES[name],
+                self._prefix + name,
+                partial(self._sensors.take, name),
+                without=f'it does not tell the scale of depth (scale_anchor {name})',
+            )
+            for name in self._names
+            if name in _TYPES
+        ]
 
     def forget(self) -> None:
         self._watch = AnchorWatch(self._names)
@@ -72,21 +77,15 @@ class ScaleAnchors:
         self, header: Header, calibration: Calibration, settings: NodeParameters
     ) -> dict[str, Anchor]:
         """Give the anchors of a frame by their names; each says itself why it can say nothing."""
-        anchors: dict[str, Anchor] = {}
-        for name in self._names:
-            try:
-                if calibration.intrinsics is None:
-                    raise ValueError(calibration.fault)
-                anchors[name] = self._anchor(name, calibration.intrinsics, header, settings)
-            except ValueError as error:
-                anchors[name] = partial(_silent, str(error))
-        return anchors
+        return self._sensors.anchors(
+            calibration.intrinsics, header.frame_id, stamp_ns_of(header), settings.mounting
+        )
 
     def follow(self, header: Header, result: DepthResult, settings: NodeParameters) -> str:
         """Tell of a frame's scale; say which anchor has contradicted the network, '' for none."""
         if result.reset is not None:
             self.forget()
-        lasting = self._watch.see(stamp_ns(header), result, most=settings.scale_warn)
+        lasting = self._watch.see(stamp_ns_of(header), result, most=settings.scale_warn)
         if self._scale and self.wanted():
             state = result.anchored
             self._scale.publish(
@@ -100,22 +99,6 @@ class ScaleAnchors:
                 )
             )
         return ' '.join(_contradiction(name, one, settings) for name, one in lasting.items())
-
-    def _anchor(
-        self, name: str, camera: Intrinsics, header: Header, settings: NodeParameters
-    ) -> Anchor:
-        p = settings
-        if name in self._ranges:
-            return self._ranges[name].of(camera, header, p.pose_of(name))
-        height_m = p.camera_height_m
-        if p.base_frame:
-            pose = self._tf.between(p.base_frame, header.frame_id, stamp_ns(header))
-            if height_m:  # the frame may lie above the floor
-                pose[2, 3] = height_m
-            floor = floor_of_pose(pose)
-        else:
-            floor = floor_of_tilt(height_m, p.camera_pitch_deg, p.camera_roll_deg)
-        return partial(floor_scale, camera=camera, floor=floor)
 
 
 def _contradiction(name: str, measured: Measurement, p: NodeParameters) -> str:
@@ -132,7 +115,3 @@ def _contradiction(name: str, measured: Measurement, p: NodeParameters) -> str:
         f'{seen_m:.2f} m away by the depth of the network. See whether they stand where TF or '
         f'{name}_pose says; if that is right, so is the depth, and scale_warn may be raised.'
     )
-
-
-def _silent(why: str, _: np.ndarray) -> Measurement:
-    return Measurement(why_none=why)

@@ -10,8 +10,7 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from smoothdino_ros.conversions import stamp_ns
-from smoothdino_ros.transforms import Transforms
+from smoothdino_model.scale.transforms import Transforms
 
 try:
     from tf2_msgs.msg import TFMessage
@@ -67,17 +66,5 @@ class TfListener:
             self._node.destroy_subscription(one)
 
     def _listen(self, topic: str, qos: QoSProfile, *, static: bool) -> None:
-        take = partial(self._take, static=static)
+        take = partial(self._transforms.take, static=static)
         self._subscriptions.append(self._node.create_subscription(TFMessage, topic, take, qos))
-
-    def _take(self, message: Any, *, static: bool) -> None:
-        for one in message.transforms:
-            moved, turned = one.transform.translation, one.transform.rotation
-            self._transforms.add(
-                one.header.frame_id,
-                one.child_frame_id,
-                stamp_ns(one.header),
-                (moved.x, moved.y, moved.z),
-                (turned.x, turned.y, turned.z, turned.w),
-                static=static,
-            )

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from smoothdino_model.cli.anchor_arguments import add_anchor_arguments, anchors_of
 from smoothdino_model.cli.losses import exit_code
 from smoothdino_model.cli.model_arguments import (
-    add_anchor_arguments,
     add_camera_arguments,
     add_model_arguments,
-    floor_of,
     pipeline_of,
 )
 from smoothdino_model.engines.process import signals_wait
@@ -43,10 +42,12 @@ def add_to(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the depth of every frame of a bag as a bag, whole or not at all."""
-    floor = floor_of(args)
-    with open_recording(
-        args.input, topic=args.image, info_topic=args.camera_info, bit_depth=args.bit_depth
-    ) as recording:
+    with (
+        open_recording(
+            args.input, topic=args.image, info_topic=args.camera_info, bit_depth=args.bit_depth
+        ) as recording,
+        anchors_of(args, recording) as anchors,
+    ):
         with signals_wait(signal.SIGINT):
             from smoothdino_model.depth_bag import DepthFormat, check_output, write_depth_bag
             from smoothdino_model.recordings.bags import BagRecording
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
                 storage=args.storage,
                 depth_format=depth_format,
                 focal_correction=not args.no_focal_correction,
-                floor=floor,
+                anchors=anchors,
                 keep_input=args.keep_input,
                 custom_data={
                     'smoothdino_model': str(args.model),
@@ -77,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
                 },
             )
     print(f'wrote the depth of {account.frames} frames ({account.resets} resets) to {args.output}')
-    if floor:
-        print(f'scale by the floor: {account.scale_in_words()}')
+    if anchors:
+        print(f'scale by {args.scale_anchor}: {anchors.scale_in_words()}')
     return exit_code(account.lost)
 
 

@@ -17,12 +17,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from smoothdino_model.cli.anchor_arguments import add_anchor_arguments, anchors_of
 from smoothdino_model.cli.losses import exit_code
 from smoothdino_model.cli.model_arguments import (
-    add_anchor_arguments,
     add_camera_arguments,
     add_model_arguments,
-    floor_of,
     pipeline_of,
 )
 from smoothdino_model.recordings.depth_images import rgb_from_depth
@@ -31,8 +30,8 @@ from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.whole_files import write_whole
 
 if TYPE_CHECKING:
+    from smoothdino_model.bag_anchors import BagAnchors
     from smoothdino_model.pipeline import DepthPipeline, DepthResult
-    from smoothdino_model.scale.floor import Floor
 
 PREVIEW_FARS_M = (1, 2, 5, 10, 20, 50, 100, 200)
 
@@ -52,13 +51,10 @@ def add_to(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write <name>.npy and <name>.png per frame and summary.json, each whole or not at all."""
     _check_output(args.output, args.input)
-    floor = floor_of(args)
-    with open_recording(args.input, topic=args.topic, bit_depth=args.bit_depth) as recording:
-        if floor and recording.kind != 'bag':
-            raise ValueError(
-                f'expected a bag with camera_info for --scale-anchor floor, got a '
-                f'{recording.kind}, which tells no focal length: leave the anchor out'
-            )
+    with (
+        open_recording(args.input, topic=args.topic, bit_depth=args.bit_depth) as recording,
+        anchors_of(args, recording) as anchors,
+    ):
         pipeline = pipeline_of(args)
         summary: dict[str, Any] = {
             'input': str(args.input),
@@ -70,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             'engine': pipeline.engine,
             'device': str(pipeline.device),
             'precision': pipeline.precision,
-            'scale_anchor': vars(floor) if floor else None,
+            'scale_anchor': anchors.told() if anchors else None,
             'preview_range_m': None,
             'doubts': (),
             'per_frame': [],
@@ -79,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         with _summary_at_the_end(summary, args.output / 'summary.json'):
             _write_frames(
                 *(recording, pipeline, args.output, summary),
-                floor=floor,
+                anchors=anchors,
                 focal_correction=not args.no_focal_correction,
             )
     print(
@@ -88,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         f'{summary["fps"]:.2f} frames/s by {summary["engine"]} on {summary["device"]} in '
         f'{summary["precision"]}'
     )
+    if anchors:
+        print(f'scale by {args.scale_anchor}: {anchors.scale_in_words()}')
     return exit_code(recording.lost)
 
 
@@ -108,14 +106,14 @@ def _write_frames(
     output: Path,
     summary: dict[str, Any],
     *,
-    floor: Floor | None,
+    anchors: BagAnchors | None,
     focal_correction: bool,
 ) -> None:
     """Write the depth of each frame and its preview, and add it to the summary."""
     file_name = UniqueNames()
     # disable=None: no bar where stderr is not a terminal
     for frame in tqdm(recording, total=len(recording) or None, unit='frame', disable=None):
-        result = _step(pipeline, frame, floor=floor, focal_correction=focal_correction)
+        result = _step(pipeline, frame, anchors=anchors, focal_correction=focal_correction)
         summary['doubts'] = recording.doubts
         if summary['preview_range_m'] is None:
             summary['preview_range_m'] = [0, _preview_far_m(result.depth_m)]
@@ -141,16 +139,20 @@ def _write_frames(
 
 
 def _step(
-    pipeline: DepthPipeline, frame: Frame, *, floor: Floor | None, focal_correction: bool
+    pipeline: DepthPipeline, frame: Frame, *, anchors: BagAnchors | None, focal_correction: bool
 ) -> DepthResult:
     from smoothdino_model.pipeline import CameraFrame
-    from smoothdino_model.scale.floor import floor_anchors
 
     lens = frame.intrinsics
-    anchors = floor_anchors(floor, lens)
     focal = lens.focal if lens and focal_correction else None
-    shown = CameraFrame(frame.rgb, frame.stamp_ns, focal=focal, anchors=anchors)
-    return pipeline.step({'': shown})['']
+    measure = (
+        anchors.of(lens, frame.frame_id, frame.stamp_ns, frame.received_ns) if anchors else {}
+    )
+    shown = CameraFrame(frame.rgb, frame.stamp_ns, frame.frame_id, focal=focal, anchors=measure)
+    result = pipeline.step({'': shown})['']
+    if anchors:
+        anchors.follow(result)
+    return result
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from smoothdino_model.engines.process import large_pages, signals_wait, use_thre
 
 if TYPE_CHECKING:
     from smoothdino_model.pipeline import DepthPipeline
-    from smoothdino_model.scale.floor import Floor
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,29 +52,6 @@ def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
         help='bits of the camera in 16-bit pictures, 8 to 16; by default found from them',
     )
     add('--no-focal-correction', action='store_true', help="depth as the model's own camera sees")
-
-
-def add_anchor_arguments(parser: argparse.ArgumentParser) -> None:
-    """What anchors the scale of depth; floor_of reads it."""
-    add = parser.add_argument
-    add('--scale-anchor', choices=('floor',), help='take the scale from the floor')
-    add('--camera-height', metavar='M', type=float, help='metres from the floor to the lens')
-    add('--camera-pitch', metavar='DEG', type=float, default=0.0, help='how far it looks down')
-    add('--camera-roll', metavar='DEG', type=float, default=0.0, help='how far it leans right')
-
-
-def floor_of(args: argparse.Namespace) -> Floor | None:
-    """The floor under the camera, None where no anchor is asked for."""
-    from smoothdino_model.scale.floor import floor_of_tilt
-
-    if (args.scale_anchor is None) != (args.camera_height is None):
-        raise ValueError(
-            'expected --scale-anchor floor together with --camera-height, the metres from the '
-            'floor to the lens, got only one of them'
-        )
-    if args.camera_height is None:
-        return None
-    return floor_of_tilt(args.camera_height, args.camera_pitch, args.camera_roll)
 
 
 def add_input_height(parser: argparse.ArgumentParser) -> None:

@@ -29,6 +29,7 @@ from smoothdino_model.recordings.frames import (
     Recording,
     RecordingError,
     UniqueNames,
+    stamp_ns_of,
 )
 from smoothdino_model.recordings.images import carries_picture, rgb_of
 from smoothdino_model.recordings.mcap_file import Channel
@@ -62,8 +63,7 @@ class Received:
     @property
     def stamp_ns(self) -> int:
         """The header's stamp or, where that is 0, the time of receipt."""
-        stamp = self.message.header.stamp
-        return stamp.sec * 1_000_000_000 + stamp.nanosec or self.received_ns
+        return stamp_ns_of(self.message.header) or self.received_ns
 
     def rgb(self) -> np.ndarray:
         """(H, W, 3) uint8 of an image. Raises RecordingError, naming it, where it is broken."""
@@ -170,7 +170,14 @@ class BagRecording(Recording):
                 continue
             rgb, stamp_ns = received.rgb(), received.stamp_ns
             calibration = self.calibrated(received, *rgb.shape[:2])
-            yield Frame(unique(str(stamp_ns)), stamp_ns, rgb, calibration.intrinsics)
+            yield Frame(
+                unique(str(stamp_ns)),
+                stamp_ns,
+                rgb,
+                calibration.intrinsics,
+                frame_id=received.message.header.frame_id,
+                received_ns=received.received_ns,
+            )
 
     def messages(self) -> Iterator[Received]:
         """The images and their camera_info in order of receipt, not yet decoded.

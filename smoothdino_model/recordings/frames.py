@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,10 @@ class Intrinsics:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture: rgb (H, W, 3) uint8, depth_m (H, W) float32 metres with NaN where unknown."""
+    """One picture: rgb (H, W, 3) uint8, depth_m (H, W) float32 metres with NaN where unknown.
+
+    ``frame_id`` and ``received_ns``, when its recorder received it, are known of bags alone.
+    """
 
     name: str
     stamp_ns: int
@@ -51,6 +55,13 @@ class Frame:
     intrinsics: Intrinsics | None = None
     depth_m: np.ndarray | None = None
     world_from_camera: np.ndarray | None = None  # (4, 4), metres
+    frame_id: str = ''
+    received_ns: int = 0
+
+
+def stamp_ns_of(header: Any) -> int:
+    """Nanoseconds of a header, rclpy's or rosbags'."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
 class Recording(ABC):

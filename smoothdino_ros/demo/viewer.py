@@ -23,7 +23,7 @@ import numpy as np
 
 from smoothdino_model.recordings.bit_depth import BitDepth
 from smoothdino_model.recordings.depth_images import depth_m_of, rgb_from_depth
-from smoothdino_model.recordings.frames import Intrinsics
+from smoothdino_model.recordings.frames import Intrinsics, stamp_ns_of
 from smoothdino_model.recordings.images import rgb_of
 from smoothdino_model.scale.filter import ScaleState, filtered
 from smoothdino_model.scale.floor import Floor, floor_anchors
@@ -137,17 +137,13 @@ class _Stream:
             self._camera = Intrinsics.from_k(message.k, message.width, message.height)
 
     def _keep(self, kind: str, header: Any, what: Any) -> None:
-        from smoothdino_ros.conversions import stamp_ns
-
         waiting = self._waiting[kind]
-        waiting[stamp_ns(header)] = what
+        waiting[stamp_ns_of(header)] = what
         while len(waiting) > 30:  # frames that the node skipped
             del waiting[next(iter(waiting))]
 
     def on_depth(self, message: Any, received_ns: int) -> None:
-        from smoothdino_ros.conversions import stamp_ns
-
-        stamp = stamp_ns(message.header)
+        stamp = stamp_ns_of(message.header)
         rgb, truth_m, floor = (waiting.pop(stamp, None) for waiting in self._waiting.values())
         if rgb is None:  # of a frame before this process listened
             return

@@ -14,6 +14,7 @@ from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.scale.floor import floor_of_tilt, floor_scale
 from support.made_recordings import pictures, write_bag
+from support.read_bags import custom_data
 
 pytestmark = pytest.mark.slow
 
@@ -78,10 +79,9 @@ def test_bag_gives_the_pipeline_s_depth_and_tells_of_the_scale(
         np.testing.assert_array_equal(depth[known], result.depth_m.ravel()[known])
     measured = sum(not one.measured['floor'].why_none for one in results)
     assert f'measured in {measured} of 6 frames' in capsys.readouterr().out
-    metadata = (out / 'metadata.yaml').read_text()
-    assert 'smoothdino_scale_anchor' in metadata
-    assert 'height_m=0.02' in metadata
-    assert f'measured in {measured} of 6 frames' in metadata
+    told = custom_data(out)
+    assert json.loads(told['smoothdino_scale_anchor'])['height_m'] == 0.02
+    assert f'measured in {measured} of 6 frames' in told['smoothdino_anchor_scale']
 
 
 @pytest.mark.parametrize('command', ['infer', 'bag'])

@@ -16,6 +16,7 @@ MAX_LINES = 350
 LEAVES = ('smoothdino_model.whole_files', 'smoothdino_model.one_line')
 MODEL = (  # and not its command line
     'smoothdino_model',
+    'smoothdino_model.bag_anchors',
     'smoothdino_model.camera_frame',
     'smoothdino_model.depth_bag',
     'smoothdino_model.engines',
@@ -45,11 +46,16 @@ MAY_IMPORT = {
         'smoothdino_model.engines',
         'smoothdino_model.scale',
     ),
+    'smoothdino_model.bag_anchors': (
+        'smoothdino_model.camera_frame',
+        'smoothdino_model.recordings',
+        'smoothdino_model.scale',
+    ),
     'smoothdino_model.depth_bag': (
+        'smoothdino_model.bag_anchors',
         'smoothdino_model.camera_frame',
         'smoothdino_model.pipeline',
         'smoothdino_model.recordings',
-        'smoothdino_model.scale',
         *LEAVES,
     ),
     'smoothdino_model': (),  # its public names are found by __init__.pyi

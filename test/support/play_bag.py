@@ -14,11 +14,16 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.qos import QoSProfile
 from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
 
 from smoothdino_model.recordings.bags import CAMERA_INFO, COMPRESSED, IMAGE
 
-KINDS = {IMAGE: Image, COMPRESSED: CompressedImage, CAMERA_INFO: CameraInfo}
+KINDS = {
+    IMAGE: Image,
+    COMPRESSED: CompressedImage,
+    CAMERA_INFO: CameraInfo,
+    'sensor_msgs/msg/LaserScan': LaserScan,
+}
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 """Bags of depth as rosbags reads them."""
 
 import numpy as np
+import yaml
 from rosbags.highlevel import AnyReader
 
 
@@ -16,6 +17,12 @@ def read(path):
 
 def images(path):
     return [message for topic, _, message in read(path) if topic == '/depth/image']
+
+
+def custom_data(path) -> dict[str, str]:
+    """What the metadata of a bag say besides."""
+    metadata = yaml.safe_load((path / 'metadata.yaml').read_text())
+    return metadata['rosbag2_bagfile_information']['custom_data']
 
 
 def stamp_ns(message) -> int:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import threading
 from bisect import bisect
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from smoothdino_model.recordings.frames import stamp_ns_of
 
 _KEPT = 1000  # transforms of one frame: ten seconds at 100 Hz
 _WITHIN_NS = 500_000_000  # of the time that is asked for, where a moving frame says nothing of it
@@ -77,6 +80,19 @@ class Transforms:
             if joint is None or (joint.parent, joint.static) != (parent, static):
                 joint = self._joints[child] = _Joint(parent, static=static)
             joint.add(stamp_ns, moved, turned / length)
+
+    def take(self, message: Any, *, static: bool) -> None:
+        """Add what a TFMessage says, rclpy's or rosbags'."""
+        for one in message.transforms:
+            moved, turned = one.transform.translation, one.transform.rotation
+            self.add(
+                one.header.frame_id,
+                one.child_frame_id,
+                stamp_ns_of(one.header),
+                (moved.x, moved.y, moved.z),
+                (turned.x, turned.y, turned.z, turned.w),
+                static=static,
+            )
 
     def between(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
         """Give target_from_source (4, 4) in metres, as of a time.

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from smoothdino_ros.transforms import Transforms
+from smoothdino_model.scale.transforms import Transforms
 
 S = 10**9
 
