@@ -1,233 +1,168 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bundled model in each engine and precision that a CPU offers, in one run, with its memory.
 
-`python -m benchmarks.engines --pictures DIR ... --calibrate DIR ...` exports the network,
-calibrates eight bits on pictures of the second folders, and holds each engine, with its own memory
-of the last frames, against PyTorch's fp32 on those of the first ones. Then all take turns, frame
-by frame in a shuffled order, from RGB to depth. OpenVINO's are there where it is installed.
+`python -m benchmarks.engines --clips DIR ... --calibrate DIR ...` judges each engine, with its own
+memory of the last frames, by the true depth of the first clips, as it is and at the right scale,
+and by PyTorch's fp32. Eight bits are calibrated on the second ones: in OpenVINO by NNCF
+(`pip install nncf`), in ONNX Runtime by its own tools. Then all take turns, frame by frame in a
+shuffled order, from RGB to depth.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import importlib.util
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from benchmarks import eight_bits
 from benchmarks.machine import cpu_name
+from smoothdino_model import metrics
 from smoothdino_model.engines.choice import make_engine
-from smoothdino_model.engines.onnx import OnnxEngine
 from smoothdino_model.engines.onnx_export import cached_export
-from smoothdino_model.engines.openvino import has_openvino, openvino_library
+from smoothdino_model.engines.openvino import has_openvino
 from smoothdino_model.engines.process import large_pages, use_threads
 from smoothdino_model.network.smoothdino import SmoothDino, Step
-from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.weights.checkpoint import load_model
+from training.data.clips import Clip, find_clips
 
 CPU = torch.device('cpu')
 EXACT = 'torch fp32'
+FAMILIES = ('torch', 'openvino', 'onnxruntime')
+CALIBRATED_ON = 10  # frames of a clip, spread over it
+WARM_UP = 3  # frames
 
 
-class Recorder(OnnxEngine):
-    """Keeps what the network is given, to calibrate by."""
+@dataclass
+class Judged:
+    """What is found of each frame, over all clips."""
 
-    def __init__(self, model: SmoothDino) -> None:
-        super().__init__(model, engine='onnxruntime', device=CPU, temporal=True)
-        self.given: list[dict[str, np.ndarray]] = []
-
-    def _run(
-        self, size: tuple[int, int], inputs: dict[str, Tensor], outputs: dict[str, Tensor]
-    ) -> None:
-        taken = {one.name for one in self._session_for(size).get_inputs()}
-        self.given.append({name: inputs[name].numpy().copy() for name in taken})
-        super()._run(size, inputs, outputs)
+    abs_rel: list[float] = field(default_factory=list)  # of the true depth
+    aligned: list[float] = field(default_factory=list)  # the same at the right scale
+    off: list[float] = field(default_factory=list)  # mean relative difference from fp32
+    ms: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
 
 
-class OfFile(OnnxEngine):
-    """Runs another file than the exported one in ONNX Runtime."""
-
-    def __init__(self, model: SmoothDino, file: Path) -> None:
-        super().__init__(model, engine='onnxruntime', device=CPU, temporal=True)
-        self._file = file
-
-    def _exported(self, size: tuple[int, int]) -> Path:
-        return self._file
-
-
-class OpenVino(OnnxEngine):
-    """Runs a file in OpenVINO, for one frame at a time."""
-
-    def __init__(self, model: SmoothDino, file: Path) -> None:
-        super().__init__(model, engine='onnxruntime', device=CPU, temporal=True)
-        core = openvino_library().Core()
-        network = core.read_model(file)
-        network.reshape(
-            {one.any_name: [1, *list(one.partial_shape)[1:]] for one in network.inputs}
-        )
-        settings = {
-            'INFERENCE_PRECISION_HINT': 'f32',
-            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-            'PERFORMANCE_HINT': 'LATENCY',
-        }
-        self._network = core.compile_model(network, 'CPU', settings)
-
-    def _run(
-        self, size: tuple[int, int], inputs: dict[str, Tensor], outputs: dict[str, Tensor]
-    ) -> None:
-        taken = {one.any_name for one in self._network.inputs}
-        given = {name: inputs[name].contiguous().numpy() for name in taken}
-        found = self._network(given, share_inputs=True, share_outputs=True)
-        for name, tensor in outputs.items():
-            tensor.copy_(torch.from_numpy(found[name]))
-
-
-def quantised(exported: Path, given: list[dict[str, np.ndarray]], folder: Path) -> dict[str, Path]:
-    """Write the network in eight bits: by what it was given, and by what it will be given."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_dynamic,
-        quantize_static,
-    )
-
-    class Given(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._left = iter(given)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self._left, None)
-
-    files = {name: folder / f'{name}.onnx' for name in ('static', 'dynamic')}
-    common: dict[str, Any] = {'per_channel': True, 'weight_type': QuantType.QInt8}
-    quantize_static(
-        exported,
-        files['static'],
-        Given(),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        op_types_to_quantize=['MatMul', 'Gemm', 'Conv'],
-        **common,
-    )
-    quantize_dynamic(exported, files['dynamic'], op_types_to_quantize=['MatMul', 'Gemm'], **common)
-    return files
-
-
-def contenders(model: SmoothDino, shown: list[np.ndarray], folder: Path) -> dict[str, Step]:
-    """Give each engine by its name; ``shown`` are the frames to calibrate on."""
+def contenders(
+    model: SmoothDino, families: list[str], calibration: list[Clip], folder: Path
+) -> dict[str, Step]:
+    """Give each engine by its name; eight bits are calibrated on some clips."""
 
     def by(engine: str, precision: str) -> Step:
         return make_engine(
             model, engine=engine, device=CPU, precision=precision, temporal=True
         ).step
 
-    recorder = Recorder(model)
-    followed(recorder, shown)
-    exported = cached_export(model, size=shown[0].shape[:2], temporal=True)
-    files = quantised(exported, recorder.given, folder)
-    found: dict[str, Step] = {
-        EXACT: by('torch', 'fp32'),
-        'torch bf16': by('torch', 'bf16'),
-        'onnxruntime fp32': by('onnxruntime', 'fp32'),
-        'onnxruntime int8, static': OfFile(model, files['static']),
-        'onnxruntime int8, dynamic': OfFile(model, files['dynamic']),
-    }
-    if has_openvino():
-        found |= {
-            'openvino fp32': by('openvino', 'fp32'),
-            'openvino bf16': by('openvino', 'bf16'),
-            'openvino int8': OpenVino(model, files['static']),
-        }
+    found = {EXACT: by('torch', 'fp32'), 'torch bf16': by('torch', 'bf16')}
+    given = eight_bits.given(model, calibration, CALIBRATED_ON)
+    size = calibration[0].read([0]).rgb.shape[1:3]
+    if 'openvino' in families and has_openvino():
+        found |= {f'openvino {one}': by('openvino', one) for one in ('fp32', 'bf16')}
+        if importlib.util.find_spec('nncf'):
+            found |= eight_bits.by_openvino(model, size, given)
+    if 'onnxruntime' in families and importlib.util.find_spec('onnxruntime'):
+        found['onnxruntime fp32'] = by('onnxruntime', 'fp32')
+        exported = cached_export(model, size=size, temporal=True)
+        found |= eight_bits.by_onnxruntime(model, exported, given, folder)
     return found
 
 
 @torch.inference_mode()
-def followed(step: Step, frames: list[np.ndarray]) -> list[np.ndarray]:
-    """Give the depth (H, W) of each frame, with what is remembered of those before it."""
-    depths_m, state = [], None
-    for rgb in frames:
-        depth_m, state = step(torch.from_numpy(rgb)[None], state)
-        depths_m.append(depth_m[0].numpy().copy())
-    return depths_m
-
-
-def off(depth_m: np.ndarray, exact_m: np.ndarray) -> float:
-    """Give the mean relative difference of two depths (H, W)."""
-    return float(np.mean(np.abs(depth_m - exact_m) / np.maximum(exact_m, 1e-3)))
+def judge(
+    steps: dict[str, Step], model: SmoothDino, clips: list[Clip], most: int
+) -> dict[str, Judged]:
+    """Run the first frames of each clip through every engine, each with its own memory."""
+    judged = {name: Judged() for name in steps}
+    for clip in clips:
+        states = dict.fromkeys(steps)
+        for position in range(min(most, len(clip))):
+            window = clip.read([position])
+            rgb, truth_m = torch.from_numpy(window.rgb), window.depth_m[0]
+            scale = model.backbone.trained_camera.scale(
+                window.focal, height=rgb.shape[1], width=rgb.shape[2]
+            )
+            exact_m = truth_m
+            for name, step in steps.items():
+                depth_m, states[name] = step(rgb, states[name])
+                came_m = depth_m[0].numpy() * scale
+                exact_m = came_m if name == EXACT else exact_m
+                scale_error = metrics.scale_error(came_m, truth_m)
+                judged[name].abs_rel.append(metrics.abs_rel(came_m, truth_m))
+                judged[name].aligned.append(metrics.abs_rel(came_m / np.exp(scale_error), truth_m))
+                judged[name].off.append(metrics.abs_rel(came_m, exact_m))
+    return judged
 
 
 @torch.inference_mode()
-def timed(
-    steps: dict[str, Step], frames: list[np.ndarray], clock: Callable[[], float]
-) -> dict[str, float]:
-    """Give the median milliseconds of a frame that has previous ones."""
+def time_steps(steps: dict[str, Step], judged: dict[str, Judged], clip: Clip, rounds: int) -> None:
+    """Add the milliseconds of frames that have previous ones, and those of all cores for them."""
     order, states = random.Random(0), dict.fromkeys(steps)
-    ms: dict[str, list[float]] = {name: [] for name in steps}
-    for rgb in frames:
+    for i in range(-WARM_UP, rounds):
+        rgb = torch.from_numpy(clip.read([(WARM_UP + i) % len(clip)]).rgb)
         for name in order.sample(list(steps), len(steps)):
-            began_s = clock()
-            _, states[name] = steps[name](torch.from_numpy(rgb)[None], states[name])
-            ms[name].append(1000 * (clock() - began_s))
-    return {name: float(np.median(values[3:])) for name, values in ms.items()}
+            began_s, began_cpu_s = time.perf_counter(), time.process_time()
+            _, states[name] = steps[name](rgb, states[name])
+            if i >= 0:
+                judged[name].cpu_ms.append(1000 * (time.process_time() - began_cpu_s))
+                judged[name].ms.append(1000 * (time.perf_counter() - began_s))
 
 
-def pictures(folders: list[Path], most: int) -> list[list[np.ndarray]]:
-    """Give the pictures of each folder in their order, ``most`` in all."""
-    left, clips = most, []
-    for folder in folders:
-        with open_recording(folder) as recording:
-            clips.append([frame.rgb for frame in itertools.islice(recording, left)])
-        left -= len(clips[-1])
-    return clips
+def clip_of(folder: Path) -> Clip:
+    try:
+        return next(one for one in find_clips(folder.parent) if one.name == folder.name)
+    except StopIteration:
+        raise SystemExit(f'{folder}: expected pictures with their depth beside them') from None
+
+
+def report(judged: dict[str, Judged]) -> None:
+    titles = ['ms', 'cpu ms', 'AbsRel', 'over fp32', 'scale right', 'over fp32']
+    print('| ' + ' | '.join(['engine', *titles, 'off from fp32', 'worst frame', 'faster']) + ' |')
+    print('|---' * (len(titles) + 4) + '|')
+    exact = judged[EXACT]
+    for name, one in judged.items():
+        errors = []
+        for came, expected in ((one.abs_rel, exact.abs_rel), (one.aligned, exact.aligned)):
+            more = np.mean(came) / np.mean(expected) - 1
+            errors += [f'{np.mean(came):.4f}', f'{100 * more:+.1f} %']
+        times = [f'{np.median(ms):.1f}' for ms in (one.ms, one.cpu_ms)]
+        away = [f'{100 * share:.2f} %' for share in (np.mean(one.off), max(one.off))]
+        faster = f'{np.median(exact.ms) / np.median(one.ms):.2f}'
+        print('| ' + ' | '.join([name, *times, *errors, *away, faster]) + ' |')
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog='engines', description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('--model', default='smoothdino-small')
-    add('--pictures', type=Path, nargs='+', required=True, help='folders of pictures of one size')
-    add('--calibrate', type=Path, nargs='+', required=True, help='other ones')
-    add('--frames', type=int, default=200, help='by which depth is judged')
+    add('--clips', type=Path, nargs='+', required=True, help='folders of frames of one size')
+    add('--calibrate', type=Path, nargs='+', required=True, help='other ones of that size')
+    add('--frames', type=int, default=50, help='of each clip, by which depth is judged')
     add('--rounds', type=int, default=30, help='by which time is taken')
+    add('--engines', nargs='+', choices=FAMILIES, default=FAMILIES)
     add('--threads', type=int, default=0)
     options = parser.parse_args()
     large_pages()
     use_threads(options.threads)
     model = load_model(options.model)
-    clips = pictures(options.pictures, options.frames)
-    calibration = [
-        rgb for folder in options.calibrate for clip in pictures([folder], 8) for rgb in clip
-    ]
+    clips, calibration = (
+        [clip_of(one) for one in folders] for folders in (options.clips, options.calibrate)
+    )
     with tempfile.TemporaryDirectory() as folder:
-        steps = contenders(model, calibration, Path(folder))
-        depths_m = {
-            name: [depth_m for clip in clips for depth_m in followed(step, clip)]
-            for name, step in steps.items()
-        }
+        steps = contenders(model, options.engines, calibration, Path(folder))
+        judged = judge(steps, model, clips, options.frames)
         print('All give an answer; now their time.', file=sys.stderr, flush=True)
-        ms, cpu_ms = (
-            timed(steps, clips[0][: options.rounds], clock)
-            for clock in (time.perf_counter, time.process_time)
-        )
-    n = len(depths_m[EXACT])
+        time_steps(steps, judged, clips[0], options.rounds)
+    n = len(judged[EXACT].off)
     print(f'{cpu_name()}, {torch.get_num_threads()} threads, {options.model}, {n} frames\n')
-    print('| engine | ms | cpu ms | off from fp32 | worst frame | fp32 over it |')
-    print('|---|---|---|---|---|---|')
-    for name, values_m in depths_m.items():
-        far = [off(a, b) for a, b in zip(values_m, depths_m[EXACT], strict=True)]
-        print(
-            f'| {name} | {ms[name]:.1f} | {cpu_ms[name]:.1f} | {100 * np.mean(far):.2f} % | '
-            f'{100 * max(far):.2f} % | {ms[EXACT] / ms[name]:.2f} |'
-        )
+    report(judged)
 
 
 if __name__ == '__main__':

@@ -55,9 +55,9 @@ class PointsRig(Rig):
         return (self.clouds - before) / seconds
 
 
-def figures_at(height: int, model: str, seconds: float) -> Figures:
+def figures_at(height: int, parameters: list[str], seconds: float) -> Figures:
     name = f'at_{height}'
-    command = node_command(name, f'model:={model}', f'input_height:={height}')
+    command = node_command(name, f'input_height:={height}', *parameters)
     with processes([command], dict(os.environ)) as (process,):
         rig = PointsRig(name)
         try:
@@ -76,13 +76,17 @@ def main() -> None:
     parser.add_argument('--model', default='smoothdino-small')
     parser.add_argument('--heights', type=int, nargs='+', default=[168, 0, 280])
     parser.add_argument('--seconds', type=float, default=8.0, help='of each of the two')
+    parser.add_argument(
+        '--parameters', nargs='*', default=[], metavar='NAME:=VALUE', help='of the node, besides'
+    )
     options = parser.parse_args()
+    parameters = [f'model:={options.model}', *options.parameters]
     os.environ.update(private_network())
     print(f'{cpu_name()}, {len(os.sched_getaffinity(0))} cores, {options.model}\n')
     print('| input_height | p50 ms | p99 ms | cpu ms | Hz |\n|---|---|---|---|---|')
-    goal_hz = 10 if cpu_computes_in_bf16() else 5
+    goal_hz = 10 if cpu_computes_in_bf16() and 'precision:=fp32' not in parameters else 5
     for height in options.heights:
-        figures = figures_at(height, options.model, options.seconds)
+        figures = figures_at(height, parameters, options.seconds)
         print(
             f'| {height} | ' + ' | '.join(f'{x:.1f}' for x in figures.values()) + ' |', flush=True
         )

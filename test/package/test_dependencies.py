@@ -114,8 +114,8 @@ def test_pip_brings_what_is_imported():
     assert by_pip(imported(*INSTALLED)) - {'cv-bridge'} <= with_setup | optional()
     files = required('') | required('-ros') | required('-dev')
     everything = imported(*INSTALLED, 'test', 'training', 'benchmarks', 'notebooks')
-    # A viewer and an engine that only some want.
-    assert by_pip(everything) <= files | {'rerun-sdk', 'openvino'}
+    # A viewer, and an engine with its tool for eight bits, that only some want.
+    assert by_pip(everything) <= files | {'rerun-sdk', 'openvino', 'nncf'}
     assert with_setup - {'setuptools'} <= files
 
 
