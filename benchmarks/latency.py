@@ -231,8 +231,10 @@ def stage_ratios(
     ideal_ms = {stage: 1e3 * work / gemm_gflop_per_s for stage, work in gflop.items()}
     return {
         'shift_share': stages_ms['shift'] / sum(stages_ms.values()),
+        'encoder_over_gemm': stages_ms['encode'] / ideal_ms['encode'],
+        'adapter_over_gemm': stages_ms['adapter'] / ideal_ms['adapter'],
         'decoder_over_gemm': stages_ms['decode'] / ideal_ms['decode'],
-        'roofline_share': (ideal_ms['encode'] + ideal_ms['decode']) / ours_ms,
+        'roofline_share': sum(ideal_ms.values()) / ours_ms,
     }
 
 

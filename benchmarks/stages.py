@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smoothdino_model.engines.choice import arithmetic, dtype_of
 from smoothdino_model.engines.recording import Recording, current
+from smoothdino_model.network.adapter import AdapterConfig, TemporalAdapter
 from smoothdino_model.network.backbone import DepthBackbone
 from smoothdino_model.pipeline import DepthPipeline
 
@@ -101,7 +102,7 @@ def _as_graph(device: torch.device, work: Callable[[], Any]) -> tuple[Callable[[
 
 
 def counted_gflop(network: Any, size: tuple[int, int]) -> dict[str, float]:
-    """Count the operations of encoder and decoder as convolutions and products are written down.
+    """Count the operations of the stages as convolutions and products are written down.
 
     In our order, in which the decoder has fewer than in the library's. Winograd does fewer still.
     """
@@ -113,9 +114,17 @@ def counted_gflop(network: Any, size: tuple[int, int]) -> dict[str, float]:
     with torch.no_grad(), FlopCounterMode(display=False) as encoding:
         levels = encoder(pixels).feature_maps
     features = backbone.features(empty, levels)
+    adapter = TemporalAdapter(AdapterConfig(backbone.channels, backbone.n_levels)).to('meta')
+    confidence = pixels.new_zeros(1)
+    with torch.no_grad(), FlopCounterMode(display=False) as adapting:
+        adapter(
+            features,
+            features,
+            shift_patches=pixels.new_zeros(1, 2),
+            confidence=confidence,
+            valid=confidence.bool(),
+        )
     with torch.no_grad(), FlopCounterMode(display=False) as decoding:
         backbone.decode_padded(features)
-    return {
-        'encode': encoding.get_total_flops() / 1e9,
-        'decode': decoding.get_total_flops() / 1e9,
-    }
+    counts = {'encode': encoding, 'adapter': adapting, 'decode': decoding}
+    return {stage: count.get_total_flops() / 1e9 for stage, count in counts.items()}
