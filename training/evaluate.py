@@ -141,6 +141,12 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f'expected a whole number above 0, got {text}')
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m training.evaluate', description=__doc__.split('\n')[0]
@@ -216,9 +222,9 @@ def _parser() -> argparse.ArgumentParser:
         help='file with the floors of clips whose clip.json does not tell them',
     )
     room = parser.add_argument_group('--source room').add_argument
-    room('--rooms', type=int, default=16, help='rooms, one clip each')
-    room('--frames', type=int, default=40, help='frames of a clip')
-    room('--stride', type=int, default=3, help='frames of a 30 Hz camera from one to the next')
+    room('--rooms', type=_count, default=16, help='rooms, one clip each')
+    room('--frames', type=_count, default=40, help='frames of a clip')
+    room('--stride', type=_count, default=3, help='frames of a 30 Hz camera from one to the next')
     room(
         '--any-mount',
         action='store_true',

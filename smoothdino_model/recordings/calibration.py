@@ -14,14 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from smoothdino_model.recordings.frames import Intrinsics
+from smoothdino_model.recordings.frames import SQUARE, Intrinsics
 
 NO_INFO = 'no camera_info has come'
 # Of the focal length over the side of the picture: what lies outside, from a field of view of 157
 # degrees to one of 1, is no pinhole's but a mistake.
 _FOCALS = (0.1, 50.0)
-# How far from 1 fx / fy may be, and how much scaling may change it: beyond, pixels are not square.
-_SQUARE = 0.02
 # Lenses that bend the picture without any coefficient.
 _FISHEYES = (
     'equidistant',
@@ -65,10 +63,10 @@ class Calibration:
         It is no fault: the sensors of some cameras have such pixels, and analog video has.
         """
         lens = self.intrinsics
-        if lens is None or abs(lens.fx_px / lens.fy_px - 1) <= _SQUARE:
+        if lens is None or abs(lens.fx_px / lens.fy_px - 1) <= SQUARE:
             return ''
         return (
-            f'expected square pixels (fx and fy within {_SQUARE:.0%}), got fx {lens.fx_px:g} and '
+            f'expected square pixels (fx and fy within {SQUARE:.0%}), got fx {lens.fx_px:g} and '
             f'fy {lens.fy_px:g} px for a {lens.width}x{lens.height} image: depth is scaled by fx, '
             'and off if the calibration is wrong or the driver squeezes the picture'
         )
@@ -127,7 +125,7 @@ def depth_camera_info(info: Any, header: Any, *, height: int, width: int) -> Any
     if tuple(region // np.maximum((info.binning_x, info.binning_y), 1)) == (width, height):
         return own
     scale = size / region
-    if abs(scale[0] / scale[1] - 1) > _SQUARE:
+    if abs(scale[0] / scale[1] - 1) > SQUARE:
         scale = np.full(2, _scale_of_crop(region, size))
     # From the middle of the region to the middle of the image.
     moved = size / 2 - (offset + region / 2) * scale

@@ -21,13 +21,17 @@ from smoothdino_model.recordings.frames import (
     RecordingError,
     UniqueNames,
 )
+from smoothdino_model.recordings.image_bytes import PNG
 from smoothdino_model.recordings.images import rgb_from_file
+from smoothdino_model.recordings.netpbm import LONGEST_HEADER, grey_levels_of
 from smoothdino_model.recordings.pages import pages_of
 
-PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+_JPEGS = ('.jpg', '.jpeg', '.jpe', '.jfif')
+PICTURES = (*_JPEGS, '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.pnm')
 # Of these, what OpenCV reads differs from build to build, and from what a viewer shows.
 _NOT_READ = (
     *('.heic', '.heif', '.avif', '.jxl', '.jp2', '.j2k', '.gif', '.svg', '.psd', '.tga', '.exr'),
+    *('.mpo', '.pbm', '.pam', '.pfm', '.dib'),
     *('.hdr', '.dng', '.raw', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.rw2', '.raf'),
 )
 
@@ -39,18 +43,20 @@ class FolderRecording(Recording):
 
     A one-channel PNG beside a JPEG of the same stem is its depth: 8 bit as in NYU (255 is
     10 m), 16 bit in millimetres, 0 unknown in both. No picture is made of such a PNG. Other
-    pictures of 16 bit are of one camera, whose bit_depth is as in BitDepth.
+    pictures of 16 bit are of one camera, whose bit_depth is as in BitDepth. Grey ones among others
+    of 8 bit, as depth lies beside colours in many data sets, are refused.
     """
 
     kind = 'folder'
 
     def __init__(self, path: Path, bit_depth: int = 0) -> None:
         self._bits = bit_depth
-        files = [p for p in path.iterdir() if p.is_file() and not p.name.startswith('.')]
+        # A link that leads nowhere is a picture that is missing.
+        files = [p for p in path.iterdir() if not p.is_dir() and not p.name.startswith('.')]
         found = [p for p in files if p.suffix.lower() in PICTURES]
         passed_over = Counter(p.suffix.lower() for p in files if p.suffix.lower() in _NOT_READ)
         kinds = ', '.join(f'{count} {kind}' for kind, count in passed_over.items())
-        jpegs = {p.stem for p in found if p.suffix.lower() in ('.jpg', '.jpeg')}
+        jpegs = {p.stem for p in found if p.suffix.lower() in _JPEGS}
         self._depth_of = {
             p.stem: p for p in found if p.suffix.lower() == '.png' and p.stem in jpegs
         }
@@ -65,7 +71,7 @@ class FolderRecording(Recording):
             raise RecordingError(
                 f'expected images ({", ".join(PICTURES)}) in the folder {path}, got none: {advice}'
             )
-
+        _check_kinds(self._pictures)
         if kinds:
             _log.warning('%s holds pictures of kinds that are not read: %s', path, kinds)
         self._said_of_pages = False
@@ -81,7 +87,7 @@ class FolderRecording(Recording):
                 data = path.read_bytes()
                 self._say_of_pages(path, data)
                 rgb = rgb_from_file(data, bit_depth=bit_depth)
-                is_jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
+                is_jpeg = path.suffix.lower() in _JPEGS
                 depth_path = self._depth_of.get(path.stem) if is_jpeg else None
                 depth_m = depth_m_from_png(depth_path) if depth_path else None
                 if depth_path and depth_m is not None and depth_m.shape != rgb.shape[:2]:
@@ -101,6 +107,30 @@ class FolderRecording(Recording):
                 '%s holds %d pictures, and the first is read of it and of any other like it',
                 *(path, pages),
             )
+
+
+def _check_kinds(pictures: list[Path]) -> None:
+    """Raise RecordingError where pictures of 16 bit and one channel lie among others."""
+    deep: list[Path] = []
+    others: list[Path] = []
+    for path in pictures:
+        (deep if _is_deep_grey(path) else others).append(path)
+        if deep and others:
+            raise RecordingError(
+                f'expected pictures of one camera in the folder {path.parent}, got '
+                f'{others[0].name} and, of one channel of 16 bit as depth has, {deep[0].name}: '
+                'give a folder without the one or the other'
+            )
+
+
+def _is_deep_grey(path: Path) -> bool:
+    """Whether a file is a PNG or a PGM of one channel of 16 bit, by its header."""
+    try:
+        with path.open('rb') as file:
+            head = file.read(LONGEST_HEADER)
+    except OSError:  # said when its own turn comes
+        return False
+    return (head.startswith(PNG) and head[24:26] == b'\x10\0') or grey_levels_of(head) > 255
 
 
 def _size(pixels: np.ndarray) -> str:

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 BAGS = ('.bag', '.mcap', '.db3')
+# How far from 1 a pixel's sides, fx / fy, may be: beyond, it is not square.
+SQUARE = 0.02
 PERIOD_NS = 33_333_333  # of pictures that carry no time: taken as 30 a second
+
+
+def is_of_one_shape(size: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether (height, width) of one are those of the other, scaled, with square pixels."""
+    (height, width), (other_height, other_width) = size, other
+    return abs(width * other_height / (height * other_width) - 1) <= SQUARE
 
 
 class RecordingError(ValueError):

@@ -9,7 +9,7 @@ import numpy as np
 
 _SPACE = rb'(?:\s|#[^\n]*\n)+'
 _HEADER = re.compile(rb'P([2356])' + 3 * (_SPACE + rb'(\d{1,5})\b'))
-_LONGEST = 4096  # of the headers that are looked at, comments included
+LONGEST_HEADER = 4096  # of those that are looked at, comments included
 
 
 def white_of(data: bytes) -> int | None:
@@ -19,12 +19,18 @@ def white_of(data: bytes) -> int | None:
     full, as most programs say whatever the camera fills. Of 8 bit that are written as text OpenCV
     has made 255 itself.
     """
-    header = _HEADER.match(data[:_LONGEST])
+    header = _HEADER.match(data[:LONGEST_HEADER])
     white = int(header[4]) if header else 0
     is_text = header is not None and header[1] in b'23'
     if white in (0, 255) or white >= 65535 or (is_text and white < 255):
         return None
     return white
+
+
+def grey_levels_of(data: bytes) -> int:
+    """The largest value of a PGM, 0 for all that is none."""
+    header = _HEADER.match(data[:LONGEST_HEADER])
+    return int(header[4]) if header and header[1] in b'25' else 0
 
 
 def stretched(pixels: np.ndarray, white: int) -> np.ndarray:

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import cv2
 
-from smoothdino_model.recordings.frames import PERIOD_NS, Frame, Recording, RecordingError
+from smoothdino_model.recordings.frames import (
+    PERIOD_NS,
+    SQUARE,
+    Frame,
+    Recording,
+    RecordingError,
+)
 from smoothdino_model.recordings.video_codec import codec_of
 
 VIDEOS = (
@@ -29,7 +35,16 @@ class VideoRecording(Recording):
         self._path = path
         video = self._open()
         self._count = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+        across, down = video.get(cv2.CAP_PROP_SAR_NUM), video.get(cv2.CAP_PROP_SAR_DEN)
         video.release()
+        if across > 0 and down > 0 and abs(across / down - 1) > SQUARE:
+            squeezed = (
+                f'the pixels of the video {path} are not square ({across:g}:{down:g}): depth is '
+                'that of the picture as it is stored, and off; ffmpeg -i IN -vf '
+                'scale=iw*sar:ih,setsar=1 OUT makes them so'
+            )
+            self.doubts = (squeezed,)
+            _log.warning('%s', squeezed)
 
     def _open(self) -> cv2.VideoCapture:
         video = cv2.VideoCapture(str(self._path))

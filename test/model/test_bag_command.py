@@ -213,6 +213,22 @@ def test_stamps_that_go_back_are_resets_and_the_order_is_that_of_receipt(tmp_pat
     ]
 
 
+def test_frames_of_another_frame_id_start_afresh_in_every_command(
+    tmp_path, tiny_model_dir, bag, capsys
+):
+    source = write_bag(tmp_path / 'in', pictures(4), frame_ids=['front', 'front', 'rear', 'rear'])
+    assert bag(source, 'out', '--max-depth', '1000') == 0
+    assert '4 frames (1 resets)' in capsys.readouterr().out
+    model = ('--model', str(tiny_model_dir), '--device', 'cpu')
+    assert main(['infer', str(source), '--output', str(tmp_path / 'files'), *model]) == 0
+    frames = json.loads((tmp_path / 'files/summary.json').read_text())['per_frame']
+    assert [frame['reset'] is not None for frame in frames] == [True, False, True, False]
+    for frame, image in zip(frames, images(tmp_path / 'out'), strict=True):
+        depth_m = np.load(tmp_path / 'files' / frame['file'])
+        here = (depth_m >= 0.1) & (depth_m <= 1000)
+        np.testing.assert_array_equal(depth_of(image)[here], depth_m[here])
+
+
 def test_what_makes_the_scale_doubtful_is_said_once_and_written_down(
     tmp_path, tiny_model_dir, bag, caplog
 ):

@@ -18,9 +18,9 @@ from support.made_recordings import (
 
 
 def test_pictures_of_a_folder_come_in_natural_order_under_unique_names(tmp_path):
-    for name in ('10.jpg', '9.bmp', '2.JPG', 'a.txt', '.hidden.jpg', '2.bmp'):
+    for name in ('10.jpg', '9.bmp', '2.JPG', 'a.txt', '.hidden.jpg', '2.bmp', '11.jfif'):
         (tmp_path / name).write_bytes(cv2.imencode('.bmp', pictures(1)[0])[1].tobytes())
-    assert [f.name for f in open_recording(tmp_path)] == ['2', '2_1', '9', '10']
+    assert [f.name for f in open_recording(tmp_path)] == ['2', '2_1', '9', '10', '11']
 
 
 def test_a_grey_png_beside_a_jpeg_is_its_depth(tmp_path):
@@ -97,6 +97,29 @@ def test_pages_are_counted_by_the_structure_of_the_file():
     assert pages_of(b'RIFF' + struct.pack('<I', len(body) + 4) + b'WEBP' + body) == 4
     for extension in ('.png', '.webp', '.tiff', '.jpg'):
         assert pages_of(cv2.imencode(extension, pictures(1)[0])[1].tobytes()) == 1
+
+
+@pytest.mark.parametrize(
+    ('colour', 'depth'),
+    [('{}.color.png', '{}.depth.png'), ('{}.color.jpg', '{}.depth.png'), ('r-{}.ppm', 'd-{}.pgm')],
+)
+def test_depth_beside_colours_is_no_picture(colour, depth, tmp_path):
+    """As 7-Scenes, ScanNet and the raw frames of NYUv2 have it."""
+    for i, rgb in enumerate(pictures(2)):
+        assert cv2.imwrite(str(tmp_path / colour.format(i)), rgb)
+        assert cv2.imwrite(str(tmp_path / depth.format(i)), np.full((48, 64), 1500, np.uint16))
+    with pytest.raises(RecordingError, match=f'{colour.format(0)} and, of one channel of 16 bit'):
+        open_recording(tmp_path)
+    for i in range(2):
+        (tmp_path / depth.format(i)).unlink()
+    assert len(list(open_recording(tmp_path))) == 2
+
+
+def test_a_link_that_leads_nowhere_is_a_picture_that_cannot_be_read(tmp_path):
+    write_folder(tmp_path / 'folder', pictures(1))
+    (tmp_path / 'folder/2.png').symlink_to(tmp_path / 'gone.png')
+    with pytest.raises(RecordingError, match=r'2\.png cannot be read: .*No such file'):
+        list(open_recording(tmp_path / 'folder'))
 
 
 def test_what_is_not_read_of_a_folder_is_said(tmp_path, caplog):

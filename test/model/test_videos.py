@@ -48,6 +48,15 @@ def test_a_video_of_variable_rate_that_ends_before_its_time_is_said_to_be_cut(tm
     assert len(video.lost) == 1
 
 
+@pytest.mark.parametrize(('shown_width', 'is_doubted'), [(64, False), (96, True)])
+def test_pixels_that_are_not_square_are_said(shown_width, is_doubted, tmp_path, caplog):
+    path = write_matroska(
+        tmp_path / 'video.mkv', pictures(2), [0, 40], 80, shown=(shown_width, 48)
+    )
+    doubts = open_recording(path).doubts
+    assert len(doubts) == caplog.text.count('are not square (3:2)') == is_doubted
+
+
 def test_a_codec_that_opencv_lacks_is_named(tmp_path, capfd):
     for name, codec, given, unknown, shown in (
         ('a.avi', 'MJPG', b'MJPG', b'ZQZQ', 'ZQZQ'),

@@ -15,9 +15,10 @@ def _number(name, value):
     return _element(name, value.to_bytes(8, 'big'))
 
 
-def write_matroska(path, frames, times_ms, duration_ms):
-    """RGB pictures as JPEGs, each at its time; the first is at 0."""
+def write_matroska(path, frames, times_ms, duration_ms, shown=None):
+    """RGB pictures as JPEGs, each at its time; the first is at 0. Shown as (width, height)."""
     height, width = frames[0].shape[:2]
+    shown_width, shown_height = shown or (width, height)
     head = _element(
         '1A45DFA3',
         *(_number('4286', 1), _number('42F7', 1), _number('42F2', 4), _number('42F3', 8)),
@@ -26,7 +27,11 @@ def write_matroska(path, frames, times_ms, duration_ms):
     info = _element(
         '1549A966', _number('2AD7B1', 1_000_000), _element('4489', struct.pack('>d', duration_ms))
     )
-    size = _element('E0', _number('B0', width), _number('BA', height))
+    size = _element(
+        'E0',
+        *(_number('B0', width), _number('BA', height)),
+        *(_number('54B0', shown_width), _number('54BA', shown_height)),
+    )
     track = _element(
         'AE',
         *(_number('D7', 1), _number('73C5', 1), _number('83', 1)),

@@ -58,12 +58,14 @@ def write_bag(
     info_late=False,
     first=0,
     forms=None,
+    frame_ids=None,
 ):
     """A bag of the frames on every topic; '/compressed' at the end of one makes it JPEG.
 
     broken are the places of the JPEGs to cut short; focals_px the fx of a zooming lens, frame by
     frame; with info_late each camera_info is received after its image. first is the place of the
-    first frame in time, forms the formats by topic of compressed images ('jpeg').
+    first frame in time, forms the formats by topic of compressed images ('jpeg'), frame_ids those
+    of the frames ('optical').
     """
     ros1 = storage == 'ros1'
     store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
@@ -75,10 +77,12 @@ def write_bag(
         else Writer2(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
     )
 
-    def header(stamp_ns):
+    def header(stamp_ns, i):
         time = types['builtin_interfaces/msg/Time'](*divmod(stamp_ns if stamp else 0, 10**9))
         sequence = {'seq': 0} if ros1 else {}
-        return types['std_msgs/msg/Header'](stamp=time, frame_id='optical', **sequence)
+        return types['std_msgs/msg/Header'](
+            stamp=time, frame_id=frame_ids[i] if frame_ids else 'optical', **sequence
+        )
 
     with writer:
         kinds = {
@@ -95,22 +99,22 @@ def write_bag(
             height, width = rgb.shape[:2]
             for topic, connection in connections.items():
                 if kinds[topic] == 'CameraInfo':
-                    message = camera_info(types, header(stamp_ns), height, width, ros1)
+                    message = camera_info(types, header(stamp_ns, i), height, width, ros1)
                     if focals_px is not None:
                         (message.K if ros1 else message.k)[[0, 4]] = focals_px[i]
                 elif kinds[topic] == 'CompressedImage':
                     jpeg = cv2.imencode('.jpg', rgb[..., ::-1])[1].ravel()
                     jpeg = jpeg[: len(jpeg) // 2] if i in broken else jpeg
                     form = (forms or {}).get(topic, 'jpeg')
-                    message = types[connection.msgtype](header(stamp_ns), form, jpeg)
+                    message = types[connection.msgtype](header(stamp_ns, i), form, jpeg)
                 elif encoding == '32FC1':
                     data = np.ones((height, width), np.float32).view(np.uint8).ravel()
                     message = types[connection.msgtype](
-                        header(stamp_ns), height, width, encoding, 0, 4 * width, data
+                        header(stamp_ns, i), height, width, encoding, 0, 4 * width, data
                     )
                 else:
                     message = types[connection.msgtype](
-                        header(stamp_ns), height, width, encoding, 0, 3 * width, rgb.ravel()
+                        header(stamp_ns, i), height, width, encoding, 0, 3 * width, rgb.ravel()
                     )
                 late_ns = 10 if info_late and kinds[topic] == 'CameraInfo' else 0
                 writer.write(

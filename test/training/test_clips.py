@@ -115,6 +115,32 @@ def test_white_in_pngs_of_16_bit_is_what_the_clips_camera_can_send(tmp_path):
         assert [clip.read([i]).rgb.max() for i in range(3)] == grey
 
 
+@pytest.mark.parametrize('rim_px', [-1, 12, 400])
+def test_a_rim_that_leaves_nothing_is_refused(tmp_path, rim_px):
+    write_clip(tmp_path, range(1, 3))
+    (clip,) = find_clips(tmp_path)
+    with pytest.raises(ValueError, match=f'rim_px: expected 0 to .* 32x24 pixels, got {rim_px}'):
+        replace(clip, rim_px=rim_px).read([0])
+
+
+def test_intrinsics_of_pictures_of_another_shape_are_refused(tmp_path):
+    write_clip(tmp_path, range(1, 3), intrinsics=CAMERA | {'height': 18})
+    (clip,) = find_clips(tmp_path)
+    with pytest.raises(ValueError, match=r'intrinsics in clip\.json, 32x18, got 32x24'):
+        clip.read([0])
+    write_clip(tmp_path, range(1, 3), intrinsics=CAMERA | {'width': 64, 'height': 48})
+    assert find_clips(tmp_path)[0].read([0]).focal == pytest.approx(40 / 64)
+
+
+def test_intrinsics_of_pixels_that_are_not_square_are_doubted_aloud(tmp_path, caplog):
+    write_clip(tmp_path, range(1, 3), intrinsics=CAMERA | {'fy_px': 40.5})
+    find_clips(tmp_path)
+    assert 'doubtful' not in caplog.text
+    write_clip(tmp_path, range(1, 3), intrinsics=CAMERA | {'fy_px': 80.0})
+    find_clips(tmp_path)
+    assert 'clip.json is doubtful: expected square pixels' in caplog.text
+
+
 def test_what_is_missing_orphaned_or_unreadable_is_left_out_and_counted(tmp_path, caplog):
     clip = write_clip(tmp_path / 'a', range(1, 11))
     (clip / '2.png').unlink()
@@ -123,6 +149,7 @@ def test_what_is_missing_orphaned_or_unreadable_is_left_out_and_counted(tmp_path
     (clip / '6.png').write_bytes((clip / '6.png').read_bytes()[:-20])
     (clip / '7.png').write_bytes(b'')
     cv2.imwrite(str(clip / '8.png'), np.zeros((24, 32, 3), np.uint8))  # colours are no depth
+    (clip / '009.jpg').write_bytes((clip / '9.jpg').read_bytes())
     write_clip(tmp_path / 'b', range(1, 3), intrinsics={'fx_px': 'wide'})
     write_clip(tmp_path / '.b.partial', range(1, 3))
     found = find_clips(tmp_path)
@@ -134,6 +161,7 @@ def test_what_is_missing_orphaned_or_unreadable_is_left_out_and_counted(tmp_path
         '1 depth maps without a picture',
         '4 frames with an unreadable file',
         '1 clips with a broken clip.json',
+        '1 pictures of a number that another has',
     ):
         assert part in line
 

@@ -28,8 +28,9 @@ import numpy as np
 
 from smoothdino_model.network.trained_camera import NYU
 from smoothdino_model.recordings.bit_depth import BitDepth
+from smoothdino_model.recordings.calibration import Calibration
 from smoothdino_model.recordings.depth_images import depth_m_from_png
-from smoothdino_model.recordings.frames import Intrinsics
+from smoothdino_model.recordings.frames import Intrinsics, is_of_one_shape
 from smoothdino_model.recordings.images import rgb_from_file
 from smoothdino_model.scale.floor import Floor
 from training.data.clip_json import Described, floors_of, read_clip_json
@@ -127,7 +128,8 @@ class Clip:
     def read(self, positions: Sequence[int]) -> Window:
         """Read the frames at these positions, 0 to len - 1.
 
-        Raises ``ValueError`` where a file does not decode or sizes differ.
+        Raises ``ValueError`` where a file does not decode, sizes differ, clip.json is of
+        another shape, or nothing is left within the rim.
         """
         rgbs: list[np.ndarray] = []
         depths_m: list[np.ndarray] = []
@@ -143,6 +145,7 @@ class Clip:
             rgbs.append(rgb)
             depths_m.append(depth_m)
         described, rim, (height, width) = self.described, self.rim_px, rgbs[0].shape[:2]
+        self._check_size(height, width)
         inside = slice(rim, -rim or None)
         numbers = [self.numbers[p] for p in positions]
         poses = [described.poses[i] for i in numbers if i in described.poses]
@@ -156,6 +159,19 @@ class Clip:
             tuple(described.floors.get(i) for i in numbers) if described.floors else None,
             ((x * width - rim) / (width - 2 * rim), (y * height - rim) / (height - 2 * rim)),
         )
+
+    def _check_size(self, height: int, width: int) -> None:
+        lens = self.described.camera
+        if lens and not is_of_one_shape((height, width), (lens.height, lens.width)):
+            raise ValueError(
+                f'{self.name}: expected pictures of the shape of the intrinsics in clip.json, '
+                f'{lens.width}x{lens.height}, got {width}x{height}'
+            )
+        if not 0 <= 2 * self.rim_px < min(height, width):
+            raise ValueError(
+                f'rim_px: expected 0 to less than half of {width}x{height} pixels, got '
+                f'{self.rim_px}'
+            )
 
     def _decoded(self, picture: Path, depth: Path) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -234,10 +250,10 @@ def with_floors(clips: Sequence[Clip], path: Path) -> list[Clip]:
 
 
 def _clip(root: Path, folder: Path, files: list[str], left_out: Counter[str]) -> Clip | None:
-    pictures = {int(m[1]): folder / m[0] for m in map(_PICTURE.fullmatch, sorted(files)) if m}
+    pictures, more = _numbered(_PICTURE, folder, files)
     if not pictures:
         return None
-    depths = {int(m[1]): folder / m[0] for m in map(_DEPTH.fullmatch, sorted(files)) if m}
+    depths, _ = _numbered(_DEPTH, folder, files)
     paired = sorted(pictures.keys() & depths.keys())
     kept = [i for i in paired if _is_picture(pictures[i]) and _is_depth(depths[i])]
     left_out.update(
@@ -245,6 +261,7 @@ def _clip(root: Path, folder: Path, files: list[str], left_out: Counter[str]) ->
             'pictures without depth': len(pictures.keys() - depths.keys()),
             'depth maps without a picture': len(depths.keys() - pictures.keys()),
             'frames with an unreadable file': len(paired) - len(kept),
+            'pictures of a number that another has': more,
         }
     )
     described = Described()
@@ -255,6 +272,8 @@ def _clip(root: Path, folder: Path, files: list[str], left_out: Counter[str]) ->
             _log.warning('%s cannot be read: %r', folder / 'clip.json', error)
             left_out['clips with a broken clip.json'] += 1
             return None
+        if doubt := Calibration(intrinsics=described.camera, fault='').doubt:
+            _log.warning('%s is doubtful: %s', folder / 'clip.json', doubt)
     if described.stamps_ns:
         stamped = [i for i in kept if i in described.stamps_ns]
         left_out['frames without a stamp'] += len(kept) - len(stamped)
@@ -268,6 +287,15 @@ def _clip(root: Path, folder: Path, files: list[str], left_out: Counter[str]) ->
         tuple(kept),
         described,
     )
+
+
+def _numbered(
+    pattern: re.Pattern[str], folder: Path, files: list[str]
+) -> tuple[dict[int, Path], int]:
+    """The files of a kind by their numbers, and how many more there are of these (01 beside 1)."""
+    found = [m for m in map(pattern.fullmatch, sorted(files)) if m]
+    by_number = {int(m[1]): folder / m[0] for m in found}
+    return by_number, len(found) - len(by_number)
 
 
 def _is_picture(path: Path) -> bool:

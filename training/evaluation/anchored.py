@@ -53,6 +53,11 @@ class Anchored:
                     f'--scale-anchor: expected {" or ".join(KINDS)}, or both with a +, got {way!r}'
                 )
 
+        if self.scan_height_m is not None and not 0 < self.scan_height_m < math.inf:
+            raise ValueError(
+                f'--scan-height: expected metres over the floor, got {self.scan_height_m}'
+            )
+
     def reset(self) -> None:
         """Forget the previous frames: the next one starts a stretch."""
         self._states.clear()

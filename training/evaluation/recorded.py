@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from smoothdino_model.recordings.frames import is_of_one_shape
 from training.evaluation.measure import Measured, Moment, add
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ def measure_recorded(
             before = None
             measured.starts.append(len(measured.scenes))
         height, width = truth_m.shape
+        if not is_of_one_shape(depth_m.shape, truth_m.shape):
+            raise ValueError(
+                f'{bag}: expected {depth_topic} and {truth_topic} of one shape, got '
+                f'{depth_m.shape[1]}x{depth_m.shape[0]} and {width}x{height}: they are not of one '
+                'view'
+            )
         depth_m = cv2.resize(depth_m, (width, height), interpolation=cv2.INTER_NEAREST)
         has_truth, has_depth = np.isfinite(truth_m), np.isfinite(depth_m)
         both_m = np.where(has_depth, truth_m, np.nan)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from smoothdino_model.recordings.frames import is_of_one_shape
 from training.data.clips import Clip, Window, find_clips, with_floors
 from training.data.room import SHOWINGS, RoomWindows, room_window, unseen_room
 from training.data.runs import Run, block_runs, listed_runs, whole_runs
@@ -119,7 +120,15 @@ def _of_run(run: Run, size: tuple[int, int] | None, context: int = 0) -> Stretch
 
 def _read_run(run: Run, size: tuple[int, int] | None, frames: range) -> Window:
     window = run.clip.read(range(run.start + frames.start, run.start + frames.stop))
-    return window.resized(*size) if size else window
+    if size is None:
+        return window
+    own = window.rgb.shape[1:3]
+    if not is_of_one_shape(size, own):
+        raise ValueError(
+            f'{run.clip.name}: expected a size of the shape of its frames, {own[0]}x{own[1]}, got '
+            f'{size[0]}x{size[1]}: squeezed, they would be of another lens'
+        )
+    return window.resized(*size)
 
 
 def _read_room(
