@@ -12,7 +12,7 @@ import numpy as np
 
 from smoothdino_model.camera_frame import DepthResult
 from smoothdino_model.recordings.frames import Intrinsics
-from smoothdino_model.scale.sensors import RANGES, Anchor, Mounting, Sensors
+from smoothdino_model.scale.sensors import MESSAGES, RANGES, Anchor, Mounting, Sensors
 from smoothdino_model.scale.transforms import Transforms
 
 _AHEAD_NS = 500_000_000  # of an image's receipt: what is of its time has come by then
@@ -39,6 +39,7 @@ class BagAnchors:
         self._topics: dict[str, str] = {}  # by the sensors' names
         self._bag: Any = None
         sensors = [name for name in names if name in RANGES]
+        sensors += ['imu'] if mounting.tilt_by_imu else []
         by_tf = mounting.base_frame or not all(mounting.poses.get(name) for name in sensors)
         self._coming: Iterator[tuple[str, int, Any]] = iter(())
         if sensors or by_tf:
@@ -100,10 +101,10 @@ class BagAnchors:
 
         self._bag = BagMessages(path)
         self._topics = {
-            name: self._bag.topic(RANGES[name].message, topics.get(name), option=f'--{name}')
+            name: self._bag.topic(MESSAGES[name], topics.get(name), option=f'--{name}')
             for name in sensors
         }
         for _, _, message in self._bag.of({'/tf_static': TF}):  # holds at any time
             self._transforms.take(message, static=True)
-        kinds = {topic: RANGES[name].message for name, topic in self._topics.items()}
+        kinds = {topic: MESSAGES[name] for name, topic in self._topics.items()}
         self._coming = self._bag.of({'/tf': TF} | kinds)

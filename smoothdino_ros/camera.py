@@ -60,7 +60,7 @@ class Camera:
         self._depth_info = watched_publisher(node, CameraInfo, f'{prefix}depth/camera_info')
         self._points = watched_publisher(node, PointCloud2, f'{prefix}depth/points')
         self._color = watched_publisher(node, Image, f'{prefix}depth/image_color')
-        self._anchors = ScaleAnchors(node, prefix, settings.anchors, tf)
+        self._anchors = ScaleAnchors(node, prefix, settings, tf)
         # Of camera_info and, while wanted, of what anchors the scale and of images.
         self._inputs: list[WatchedSubscription] = []
         self._subscribe_to_images: Callable[[], None] = lambda: None
@@ -72,12 +72,12 @@ class Camera:
         self._calibration = Calibration()  # of the frame in work
         self._said: set[str] = set()
         self._bit_depth = self._new_bit_depth()
-        self._tracking = Tracking(anchors=self._anchors.values())
+        self._tracking = Tracking(anchors=self._anchors.values(self.settings))
         self._judged_from = self._judged = CameraCounts()
 
     def subscribe(self, on_image: Callable[[Image | CompressedImage], None]) -> None:
         self._anchors.forget()
-        self._tracking, self._infos = Tracking(anchors=self._anchors.values()), ()
+        self._tracking, self._infos = Tracking(anchors=self._anchors.values(self.settings)), ()
         self._judged_from = self._judged = CameraCounts()
         self._info_due_s, self._bit_depth = None, self._new_bit_depth()
         self._compressed.dropped = 0
@@ -259,7 +259,7 @@ class Camera:
             doubt=calibration.doubt,
             frame_id=header.frame_id[:80],
             compressed_dropped=self._compressed.dropped,
-            anchors=self._anchors.values(),
+            anchors=self._anchors.values(self.settings),
             contradiction=contradiction,
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from smoothdino_model.engines.names import ENGINES, PRECISIONS
-from smoothdino_model.scale.sensors import RANGES, Mounting, anchor_names, pose_in_words
+from smoothdino_model.scale.sensors import MESSAGES, Mounting, anchor_names, pose_in_words
 from smoothdino_ros.parameter_field import check_within, parameter, typed, wrong
 
 IMAGE_TRANSPORTS = ('raw', 'compressed')
@@ -145,6 +145,12 @@ class NodeParameters:
         'Frame on the floor with z up (base_footprint), from which TF tells the tilt of the '
         'camera and, where camera_height_m is 0, its height; empty takes the numbers above.',
     )
+    tilt_by_imu: bool = parameter(
+        False,
+        'Whether the topic imu (Imu) tells which way is down, in place of camera_pitch_deg and '
+        'camera_roll_deg; it needs camera_height_m, and no base_frame.',
+        fixed=_TOPICS,
+    )
     scan_pose: str = parameter(
         '',
         'Where the sensor of scan is: x y z in metres and roll pitch yaw in degrees, ahead, left '
@@ -152,6 +158,7 @@ class NodeParameters:
     )
     range_pose: str = parameter('', 'Where the sensor of range is, as scan_pose.')
     points_pose: str = parameter('', 'Where the sensor of points is, as scan_pose.')
+    imu_pose: str = parameter('', 'Where the imu is, as scan_pose; its angles alone count.')
     scale_min: float = parameter(
         0.25, 'The least that an anchor may multiply depth by: 0.01 to 1.', within=(0.01, 1.0)
     )
@@ -260,9 +267,11 @@ class NodeParameters:
 
     def _check_anchors(self) -> None:
         _check_words(self, 'scale_anchor', anchor_names)
-        for name in RANGES:
+        for name in MESSAGES:
             _check_words(self, f'{name}_pose', pose_in_words)
         anchors, height_m = self.anchors, self.camera_height_m
+        words = 'false where base_frame is given, from which TF tells the tilt'
+        _check(self, 'tilt_by_imu', not (self.tilt_by_imu and self.base_frame), words)
         words = '0.02 to 100, the metres from the floor to the middle of the lens'
         if 'floor' in anchors:
             words += ', which the floor as scale_anchor needs without base_frame'
@@ -282,7 +291,8 @@ class NodeParameters:
             self.camera_pitch_deg,
             self.camera_roll_deg,
             self.base_frame,
-            {name: pose_in_words(getattr(self, f'{name}_pose')) for name in RANGES},
+            self.tilt_by_imu,
+            {name: pose_in_words(getattr(self, f'{name}_pose')) for name in MESSAGES},
         )
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from geometry_msgs.msg import Vector3, Vector3Stamped
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import LaserScan, PointCloud2, Range
+from sensor_msgs.msg import Imu, LaserScan, PointCloud2, Range
 from std_msgs.msg import Header
 
 from smoothdino_model.recordings.calibration import Calibration
@@ -25,7 +25,7 @@ from smoothdino_ros.topics import WatchedSubscription, watched_publisher
 if TYPE_CHECKING:
     from smoothdino_model.pipeline import DepthResult
 
-_TYPES = {'scan': LaserScan, 'range': Range, 'points': PointCloud2}  # by anchor and topic
+_TYPES = {'scan': LaserScan, 'range': Range, 'points': PointCloud2, 'imu': Imu}  # by topic
 
 
 class ScaleAnchors:
@@ -35,9 +35,13 @@ class ScaleAnchors:
     """
 
     def __init__(
-        self, node: LifecycleNode, prefix: str, anchors: tuple[str, ...], tf: TfListener
+        self, node: LifecycleNode, prefix: str, settings: NodeParameters, tf: TfListener
     ) -> None:
-        self._node, self._prefix, self._names = node, prefix, anchors
+        self._node, self._prefix = node, prefix
+        self._names = anchors = settings.anchors
+        self._topics = {name: f'scale_anchor {name}' for name in anchors if name in _TYPES}
+        if 'floor' in anchors and settings.tilt_by_imu:
+            self._topics['imu'] = 'scale_anchor floor, tilt_by_imu'
         self._sensors = Sensors(anchors, tf.between)
         self._scale = (
             watched_publisher(node, Vector3Stamped, f'{prefix}depth/scale') if anchors else None
@@ -53,10 +57,9 @@ class ScaleAnchors:
                 _TYPES[name],
                 self._prefix + name,
                 partial(self._sensors.take, name),
-                without=f'it does not tell the scale of depth (scale_anchor {name})',
+                without=f'it does not tell the scale of depth ({parameter})',
             )
-            for name in self._names
-            if name in _TYPES
+            for name, parameter in self._topics.items()
         ]
 
     def forget(self) -> None:
@@ -69,9 +72,15 @@ class ScaleAnchors:
     def wanted(self) -> bool:
         return self._scale is not None and self._scale.get_subscription_count() > 0
 
-    def values(self) -> Mapping[str, str]:
+    def values(self, settings: NodeParameters) -> Mapping[str, str]:
         """What the anchors have said, for /diagnostics."""
-        return self._watch.values() if self._names else {}
+        values = dict(self._watch.values()) if self._names else {}
+        if 'floor' in self._names:
+            floor = self._sensors.floor
+            sources = dict.fromkeys((_source_of_height(settings), _source_of_tilt(settings)))
+            by = f', by {", ".join(sources)}'
+            values['floor'] = f'the camera is {floor.in_words()}{by}' if floor else ''
+        return values
 
     def of(
         self, header: Header, calibration: Calibration, settings: NodeParameters
@@ -104,14 +113,24 @@ class ScaleAnchors:
 def _contradiction(name: str, measured: Measurement, p: NodeParameters) -> str:
     known_m, seen_m = measured.known_m, measured.known_m / measured.scale
     if name == 'floor':
-        source = 'camera_height_m' if p.camera_height_m else f'TF from {p.base_frame}'
         return (
-            f'The floor contradicts the network: by {source} the camera is {known_m:.2f} m '
-            f'over it, by the depth of the network {seen_m:.2f} m. Measure from the floor to the '
-            'middle of the lens; if that is right, so is the depth, and scale_warn may be raised.'
+            f'The floor contradicts the network: by {_source_of_height(p)} the camera is '
+            f'{known_m:.2f} m over it, by the depth of the network {seen_m:.2f} m. Measure from '
+            'the floor to the middle of the lens; if that is right, so is the depth, and '
+            'scale_warn may be raised.'
         )
     return (
         f'The {name} contradicts the network: it sees things {known_m:.2f} m ahead that are '
         f'{seen_m:.2f} m away by the depth of the network. See whether they stand where TF or '
         f'{name}_pose says; if that is right, so is the depth, and scale_warn may be raised.'
     )
+
+
+def _source_of_height(p: NodeParameters) -> str:
+    return 'camera_height_m' if p.camera_height_m else f'TF from {p.base_frame}'
+
+
+def _source_of_tilt(p: NodeParameters) -> str:
+    if p.tilt_by_imu:
+        return 'imu'
+    return f'TF from {p.base_frame}' if p.base_frame else 'camera_pitch_deg and camera_roll_deg'

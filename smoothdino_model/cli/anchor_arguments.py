@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from smoothdino_model.scale.sensors import ANCHORS, RANGES, Mounting, anchor_names, pose_in_words
+from smoothdino_model.scale.sensors import (
+    ANCHORS,
+    MESSAGES,
+    Mounting,
+    anchor_names,
+    pose_in_words,
+)
 
 if TYPE_CHECKING:
     from smoothdino_model.bag_anchors import BagAnchors
@@ -24,9 +30,10 @@ def add_anchor_arguments(parser: argparse.ArgumentParser) -> None:
     add('--camera-pitch', metavar='DEG', type=float, default=0.0, help='how far it looks down')
     add('--camera-roll', metavar='DEG', type=float, default=0.0, help='how far it leans right')
     add('--base-frame', metavar='F', default='', help='on the floor, for height and tilt by TF')
-    for name, kind in RANGES.items():
-        message = kind.message.rpartition('/')[2]
-        add(f'--{name}', metavar='T', help=f'topic of the {message}, if several')
+    add('--tilt-by-imu', action='store_true', help='the Imu tells the tilt, not the numbers')
+    for name, message in MESSAGES.items():
+        kind = message.rpartition('/')[2]
+        add(f'--{name}', metavar='T', help=f'topic of the {kind}, if several')
         add(
             f'--{name}-pose',
             metavar='P',
@@ -54,9 +61,10 @@ def anchors_of(args: argparse.Namespace, recording: Recording) -> Iterator[BagAn
         args.camera_pitch,
         args.camera_roll,
         args.base_frame,
-        {name: pose for name in RANGES if (pose := _pose(args, name))},
+        args.tilt_by_imu,
+        {name: pose for name in MESSAGES if (pose := _pose(args, name))},
     )
-    topics = {name: getattr(args, name) for name in RANGES}
+    topics = {name: getattr(args, name) for name in MESSAGES}
     anchors = BagAnchors(args.input, names, mounting, topics)
     try:
         yield anchors
@@ -78,11 +86,17 @@ def _checked(args: argparse.Namespace) -> tuple[str, ...]:
             'expected --scale-anchor floor together with --camera-height, the metres from the '
             'floor to the lens, or --base-frame, got only one of them'
         )
-    for name in RANGES:
-        if name not in names and (getattr(args, name) or _pose(args, name)):
+    if args.tilt_by_imu and (not args.camera_height or args.base_frame):
+        raise ValueError(
+            'expected --tilt-by-imu together with --camera-height and without --base-frame, from '
+            'which TF tells the tilt'
+        )
+    used = (*names, 'imu') if args.tilt_by_imu else names
+    for name in MESSAGES:
+        if name not in used and (getattr(args, name) or _pose(args, name)):
+            needed = '--tilt-by-imu' if name == 'imu' else f'--scale-anchor {name}'
             raise ValueError(
-                f'expected --scale-anchor {name} together with --{name} and --{name}-pose, got '
-                f'{args.scale_anchor}'
+                f'expected {needed} together with --{name} and --{name}-pose, got these alone'
             )
     if args.camera_height:
         floor_of_tilt(args.camera_height, args.camera_pitch, args.camera_roll)

@@ -59,6 +59,13 @@ class Floor:
         if not abs(math.hypot(*self.down) - 1) < 1e-3:
             raise ValueError(f'expected a direction of length 1, got {self.down!r}')
 
+    def in_words(self) -> str:
+        """How the camera is above it, as in the arguments of floor_of_tilt."""
+        right, down, ahead = self.down
+        pitch = math.degrees(math.asin(min(max(ahead, -1.0), 1.0)))
+        roll = math.degrees(math.atan2(right, down))
+        return f'{self.height_m:.2f} m over it, pitch {pitch:.1f}, roll {roll:.1f} degrees'
+
 
 def floor_of_tilt(height_m: float, pitch_deg: float, roll_deg: float = 0.0) -> Floor:
     """The floor under a camera by its angles in degrees, as REP 103 and URDF have them.

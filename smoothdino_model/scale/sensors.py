@@ -17,6 +17,7 @@ import numpy as np
 
 from smoothdino_model.recordings.frames import Intrinsics, stamp_ns_of
 from smoothdino_model.scale.floor import Floor, floor_of_pose, floor_of_tilt, floor_scale
+from smoothdino_model.scale.gravity import IMU, Gravity
 from smoothdino_model.scale.latest import Latest
 from smoothdino_model.scale.measurement import Measurement
 from smoothdino_model.scale.ranges import (
@@ -49,6 +50,7 @@ RANGES = {
     'points': RangeKind('sensor_msgs/msg/PointCloud2', cloud_points, points_scale, 8),
 }
 ANCHORS = ('floor', *RANGES)
+MESSAGES = {name: kind.message for name, kind in RANGES.items()} | {'imu': IMU}
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,16 @@ class Mounting:
     """Where a camera and its sensors are, as far as numbers tell.
 
     Of the camera: metres over the floor (0: not known) and tilt in degrees, or the name of a frame
-    on the floor, from which TF tells tilt and, without a height, that too. ``poses`` are those of
-    sensors against the camera, x, y, z, roll, pitch and yaw as for :func:`mounted`; where one is
-    () or missing, TF tells.
+    on the floor, from which TF tells tilt and, without a height, that too, or an IMU that tells
+    the tilt. ``poses`` are those of sensors, ``imu`` among them, against the camera, x, y, z,
+    roll, pitch and yaw as for :func:`mounted`; where one is () or missing, TF tells.
     """
 
     height_m: float = 0.0
     pitch_deg: float = 0.0
     roll_deg: float = 0.0
     base_frame: str = ''
+    tilt_by_imu: bool = False
     poses: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
@@ -77,6 +80,8 @@ class Sensors:
     def __init__(self, names: Collection[str], between: Between) -> None:
         self._names, self._between = names, between
         self._heard: dict[str, Latest] = {}
+        self._gravity = Gravity()
+        self.floor: Floor | None = None  # that of the latest frame; replaced whole
         self.forget()
 
     def forget(self) -> None:
@@ -84,9 +89,13 @@ class Sensors:
         self._heard = {
             name: Latest(name, RANGES[name].kept) for name in self._names if name in RANGES
         }
+        self._gravity, self.floor = Gravity(), None
 
     def take(self, name: str, message: Any) -> None:
-        """Hear a message of the sensor of that name."""
+        """Hear a message of the sensor of that name, 'imu' or an anchor."""
+        if name == 'imu':
+            self._gravity.take(message)
+            return
         self._heard[name].add(stamp_ns_of(message.header), message)
 
     def anchors(
@@ -110,19 +119,31 @@ class Sensors:
         self, name: str, camera: Intrinsics, frame_id: str, stamp_ns: int, mounting: Mounting
     ) -> Anchor:
         if name == 'floor':
-            floor = self._floor(frame_id, stamp_ns, mounting)
+            self.floor = None
+            self.floor = floor = self._floor(frame_id, stamp_ns, mounting)
             return partial(floor_scale, camera=camera, floor=floor)
         kind, message = RANGES[name], self._heard[name].nearest(stamp_ns)
-        if pose := mounting.poses.get(name):
-            camera_from_sensor = mounted(*pose)
-        else:
-            camera_from_sensor = self._between(frame_id, message.header.frame_id, stamp_ns)
+        sensor_frame = message.header.frame_id
+        camera_from_sensor = self._from(name, sensor_frame, frame_id, stamp_ns, mounting)
         points_m = moved(kind.points(message), camera_from_sensor)
         if not len(points_m):
             raise ValueError(f'the {name} sees nothing within its range')
         return partial(kind.compare, camera=camera, points_m=points_m)
 
+    def _from(
+        self, name: str, sensor_frame: str, frame_id: str, stamp_ns: int, mounting: Mounting
+    ) -> np.ndarray:
+        """Give camera_from_sensor (4, 4), by numbers or TF."""
+        if pose := mounting.poses.get(name):
+            return mounted(*pose)
+        return self._between(frame_id, sensor_frame, stamp_ns)
+
     def _floor(self, frame_id: str, stamp_ns: int, mounting: Mounting) -> Floor:
+        if mounting.tilt_by_imu:
+            imu_frame, up = self._gravity.nearest(stamp_ns)
+            turned = self._from('imu', imu_frame, frame_id, stamp_ns, mounting)[:3, :3]
+            right, down, ahead = (-turned @ up).tolist()
+            return Floor(mounting.height_m, (right, down, ahead))
         if not mounting.base_frame:
             return floor_of_tilt(mounting.height_m, mounting.pitch_deg, mounting.roll_deg)
         pose = self._between(mounting.base_frame, frame_id, stamp_ns)

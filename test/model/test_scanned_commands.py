@@ -119,6 +119,11 @@ def test_where_tf_knows_no_way_the_scale_stays_and_it_is_said(tmp_path, tiny_mod
         ((*BY_SCAN, '--scan-pose', '1 2'), '--scan-pose: expected six numbers'),
         (('--scan', SCAN), 'expected --scale-anchor scan together with --scan'),
         ((*BY_SCAN, '--range-pose', '0 0 0 0 0 0'), 'expected --scale-anchor range together'),
+        (
+            ('--scale-anchor', 'floor', '--base-frame', 'base', '--tilt-by-imu'),
+            '--tilt-by-imu tog',
+        ),
+        ((*BY_SCAN, '--imu', '/imu'), 'expected --tilt-by-imu together with --imu'),
         ((*BY_SCAN, '--camera-height', '1'), 'together with --camera-height'),
     ],
 )
@@ -139,14 +144,18 @@ def test_of_several_scans_one_is_to_be_named(tmp_path, tiny_model_dir, capsys):
     assert run('infer', drive, tmp_path / 'out', tiny_model_dir, *named) == 0
 
 
-def test_the_floor_is_taken_from_a_frame_of_tf(drives, tmp_path, tiny_model_dir):
-    out = tmp_path / 'out'
-    by_tf = ('--scale-anchor', 'floor', '--base-frame', 'base', '--camera-height', '0.5')
-    assert run('infer', drives['mcap'], out, tiny_model_dir, *by_tf) == 0
-    by_numbers = (*by_tf[:2], *by_tf[4:])
-    assert run('infer', drives['mcap'], tmp_path / 'too', tiny_model_dir, *by_numbers) == 0
-    first, second = (
-        json.loads((folder / 'summary.json').read_text())['per_frame']
-        for folder in (out, tmp_path / 'too')
-    )
-    assert [one['anchors'] for one in first] == [one['anchors'] for one in second]
+@pytest.mark.parametrize('storage', ['mcap', 'ros1'])
+@pytest.mark.parametrize('known_by', [('--base-frame', 'base'), ('--tilt-by-imu',)])
+def test_the_floor_is_known_by_tf_or_an_imu_as_by_numbers(
+    known_by, storage, drives, tmp_path, tiny_model_dir
+):
+    anchors = []
+    for options in (known_by, ('--camera-pitch', '0')):
+        out = tmp_path / options[0]
+        floor = ('--scale-anchor', 'floor', '--camera-height', '0.5', *options)
+        assert run('infer', drives[storage], out, tiny_model_dir, *floor) == 0
+        frames = json.loads((out / 'summary.json').read_text())['per_frame']
+        anchors.append([one['anchors']['floor'] for one in frames])
+    assert anchors[0] == anchors[1]
+    assert 'TF' not in anchors[0][0]
+    assert 'imu' not in anchors[0][0]

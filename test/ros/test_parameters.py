@@ -76,6 +76,8 @@ def test_an_integer_will_do_for_a_number_and_nothing_else_is_converted():
         ('scan_pose', '1 2 3'),
         ('range_pose', '0 0 0 0 0 nan'),
         ('points_pose', 'a b c d e f'),
+        ('imu_pose', '0 0'),
+        ('tilt_by_imu', 1),
         ('camera_height_m', 0.001),
         ('camera_height_m', float('nan')),
         ('camera_pitch_deg', 91.0),
@@ -116,6 +118,12 @@ def test_a_floor_needs_the_height_of_the_camera_over_it():
     assert not NodeParameters().anchors
     by_tf = {'scale_anchor': 'floor', 'base_frame': 'base_footprint'}
     assert from_values(DEFAULTS | by_tf).camera_height_m == 0
+    by_imu = {'scale_anchor': 'floor', 'tilt_by_imu': True}
+    with pytest.raises(ValueError, match=r'camera_height_m: expected .*, got 0'):
+        from_values(DEFAULTS | by_imu)
+    with pytest.raises(ValueError, match=r'tilt_by_imu: expected false where base_frame is given'):
+        from_values(DEFAULTS | by_imu | by_tf)
+    assert from_values(DEFAULTS | by_imu | {'camera_height_m': 1}).mounting.tilt_by_imu
 
 
 @pytest.mark.parametrize('empty', [[], [''], None])
@@ -147,7 +155,7 @@ def test_what_can_change_while_configured():
         'unsubscribe_after_s',
         *('camera_height_m', 'camera_pitch_deg', 'camera_roll_deg'),
         *('scale_min', 'scale_max', 'scale_warn', 'scan_pose', 'range_pose', 'points_pose'),
-        'base_frame',
+        *('base_frame', 'imu_pose'),
     }
 
 

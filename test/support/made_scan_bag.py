@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag of pictures beside a laser scan of a wall that comes nearer, with the transforms."""
+"""A bag of pictures beside an IMU and a laser scan of a wall that comes nearer, and transforms."""
 
 import math
 
@@ -13,7 +13,8 @@ from support.made_recordings import START_NS, camera_info
 
 PERIOD_NS, SCAN_PERIOD_NS = 200_000_000, 50_000_000
 SCAN, IMAGE, INFO = '/front/scan', '/cam/image_raw', '/cam/camera_info'
-FRAMES = {SCAN: 'laser', IMAGE: 'optical', INFO: 'optical'}
+IMU = '/imu/data_raw'
+FRAMES = {SCAN: 'laser', IMAGE: 'optical', INFO: 'optical', IMU: 'base'}
 BEAMS = 121  # over 60 degrees to each side
 POSE = (0.1, -0.05, 0.02, 0.0, 0.0, 20.0)  # of the laser in the camera, as parameters tell it
 TF = 'tf2_msgs/msg/TFMessage'
@@ -49,6 +50,7 @@ def write_scan_bag(path, frames, storage='mcap', *, tf=True, scans=(SCAN,)):
     end_ns = START_NS + (len(frames) - 1) * PERIOD_NS
     for at_ns in range(START_NS - PERIOD_NS, end_ns + 1, SCAN_PERIOD_NS):
         written += [(at_ns - 60_000_000, topic, make.scan(at_ns)) for topic in scans]
+        written.append((at_ns - 60_000_000, IMU, make.imu(at_ns)))
         if tf:
             written.append((at_ns - 60_000_000, '/tf', make.moving(at_ns)))
     for i, rgb in enumerate(frames):
@@ -95,6 +97,19 @@ class _Messages:
             range_max=30.0,
             ranges=ranges_m(at_ns),
             intensities=np.empty(0, np.float32),
+        )
+
+    def imu(self, at_ns: int):
+        """At rest, without an orientation."""
+        vector, zeros = self._types['geometry_msgs/msg/Vector3'], np.zeros(9)
+        return self._types['sensor_msgs/msg/Imu'](
+            self.header(at_ns, IMU),
+            self._types['geometry_msgs/msg/Quaternion'](0.0, 0.0, 0.0, 0.0),
+            np.array([-1.0, *zeros[1:]]),
+            vector(0.0, 0.0, 0.0),
+            zeros,
+            vector(0.0, 0.0, 9.8),
+            zeros,
         )
 
     def static(self):

@@ -14,7 +14,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.qos import QoSProfile
 from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu, LaserScan
 
 from smoothdino_model.recordings.bags import CAMERA_INFO, COMPRESSED, IMAGE
 
@@ -23,6 +23,7 @@ KINDS = {
     COMPRESSED: CompressedImage,
     CAMERA_INFO: CameraInfo,
     'sensor_msgs/msg/LaserScan': LaserScan,
+    'sensor_msgs/msg/Imu': Imu,
 }
 
 
