@@ -17,13 +17,13 @@ import numpy as np
 from smoothdino_model.recordings.frames import Frame, Intrinsics
 from smoothdino_model.room.ride import CLEARANCE_M, Ride, Wander
 from smoothdino_model.room.scene import GRID_M, VOXELS, Scene, light_volume
+from smoothdino_model.room.shading import albedo_of, light_at, lit_from
 from smoothdino_model.room.shapes import cross
-from smoothdino_model.room.textures import LEVEL_Y, LEVELS, PAD, TEXELS, make_atlas
+from smoothdino_model.room.textures import LEVELS, PAD, make_atlas
 
 # Focal length over image width of NYUv2's Kinect: 518.86 px at 640. A number of the room's own:
 # rooms know no network, and a test holds it to the camera that NYUv2's models were trained with.
 NYU_FOCAL = 518.86 / 640
-LEVEL_TOP = (LEVEL_Y[:-1] + PAD - 0.5).astype(np.float32)
 
 
 class SampleRoom:
@@ -263,17 +263,7 @@ class SampleRoom:
         level = np.clip(
             np.log2(footprint) - np.float32(math.log2(self.intrinsics.fx_px)), 0, LEVELS - 1.01
         )
-        whole = level.astype(np.intp)
-        part = level - np.floor(level)
-        column = per_pixel(table[15]) + np.float32(PAD - 0.5)
-        texels = []
-        for step in (0, 1):
-            index = whole + step
-            edge = TEXELS.take(index)
-            at_x, at_y = column + u * edge, LEVEL_TOP.take(index) + v * edge
-            texels.append(cv2.remap(self._atlas, at_x, at_y, cv2.INTER_LINEAR))
-        root = cv2.blendLinear(texels[0], texels[1], 1 - part, part)
-        albedo = cv2.multiply(root, root, scale=1 / 255**2, dtype=cv2.CV_32F)
+        albedo = albedo_of(self._atlas, u, v, level, per_pixel(table[15]) + np.float32(PAD - 0.5))
 
         # light: the volume is looked up a little off the surface
         cell = self._scene.size / VOXELS
@@ -281,18 +271,10 @@ class SampleRoom:
             np.clip((world[k] + np.float32(0.6 * cell[k]) * normal[k]) * np.float32(1 / cell[k])
                     - np.float32(0.5), 0, np.float32(VOXELS[k] - 1.001)) for k in range(3)
         ]  # fmt: skip
-        layer = np.floor(at[2])
-        row = layer * np.float32(VOXELS[1]) + at[1]
-        below = cv2.remap(self._volume, at[0], row, cv2.INTER_LINEAR)
-        above = cv2.remap(self._volume, at[0], row + np.float32(VOXELS[1]), cv2.INTER_LINEAR)
-        part = at[2] - layer
-        ambient, lamp, window = cv2.split(cv2.blendLinear(below, above, 1 - part, part))
+        ambient, lamp, window = light_at(self._volume, at)
         ambient *= 0.85 + 0.15 * normal[2]
-        for visible, where in ((lamp, self._lamp), (window, self._window)):
-            to = [np.float32(where[k]) - world[k] for k in range(3)]
-            square = to[0] * to[0] + to[1] * to[1] + to[2] * to[2]
-            facing = np.maximum(to[0] * normal[0] + to[1] * normal[1] + to[2] * normal[2], 0)
-            visible *= facing / (np.sqrt(square) * (square * np.float32(0.5) + 1))
+        lamp *= lit_from(self._lamp, world, normal)
+        window *= lit_from(self._window, world, normal)
         emission = per_pixel(table[14]) * np.float32(self._glow)
         channels = []
         for k in range(3):
