@@ -181,6 +181,7 @@ BYSTANDERS = {
     'protobuf': ('/pose', 'app.Pose', 'protobuf', bytes(range(256)), 'protobuf', b'\x08\x01'),
     'unparsable': ('/odd', 'odd_msgs/msg/Odd', 'ros2msg', b'int33 x y z ???', 'cdr', bytes(8)),
     'without a schema': ('/bytes', '', '', b'', '', bytes(3)),
+    'on its topic': ('/cam/image_raw', 'sensor_msgs/msg/Image', 'jsonschema', b'', 'json', b'{}'),
     'ROS 1': ('/one', 'std_msgs/String', 'ros1msg', b'string data', 'ros1', text('x')),
 }
 IMAGES = ('/cam/image_raw', 'sensor_msgs/msg/Image', 'ros2msg', b'', 'cdr', b'')
