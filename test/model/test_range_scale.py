@@ -74,6 +74,23 @@ def test_glass_and_what_hides_are_outliers():
     assert found.log_scale == pytest.approx(0, abs=0.05)
 
 
+@pytest.mark.parametrize('share', [0.1, 0.3, 0.5])
+def test_outliers_pull_little_however_far_off_and_make_the_spread_larger(share):
+    points_m = rays(CAMERA)[::8, ::8].reshape(-1, 3) * 2.0
+    depth_m = np.full((CAMERA.height, CAMERA.width), 2.0, np.float32)
+    alone = points_scale(depth_m, CAMERA, points_m)
+    assert alone.log_scale == pytest.approx(0, abs=1e-6)
+    outliers = np.random.default_rng(0).random(len(points_m)) < share
+    pulled = []
+    for factor in (2.0, 5.0):
+        far_m = np.where(outliers[:, None], factor, 1.0) * points_m
+        found = points_scale(depth_m, CAMERA, far_m)
+        assert 0 < found.log_scale < 1.1 * share * 0.25 < found.spread
+        assert found.spread > alone.spread
+        pulled.append(found.log_scale)
+    assert pulled[0] == pytest.approx(pulled[1])
+
+
 def test_a_scan_of_another_place_says_nothing_or_little():
     rng = np.random.default_rng(2)
     points_m = rays(CAMERA).reshape(-1, 3)[rng.integers(0, 320 * 240, 100)]
