@@ -208,7 +208,13 @@ def measure_stages(
 ) -> Row:
     """Measure what a step is made of, print it, and give milliseconds, GFLOP and the rate of a
     matrix product.
+
+    Another engine's run is one piece: then they are PyTorch's in the same precision.
     """
+    if pipeline.engine != 'torch':
+        pipeline = pipeline_of(
+            network, device=pipeline.device, engine='torch', precision=pipeline.precision
+        )
     stages_ms, rate = stages(pipeline, frames, clock, rounds)
     gflop = counted_gflop(network, size)
     _print_table(

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import benchmarks.stages
-from benchmarks.latency import measure
+from benchmarks.latency import measure, measure_stages
 from benchmarks.stages import stages
 from smoothdino_model.pipeline import DepthPipeline
-from support.tiny_networks import tiny_smoothdino
+from support.tiny_networks import tiny_dpt, tiny_smoothdino
 
 CPU = torch.device('cpu')
 STAGES = ['preprocess', 'encode', 'shift', 'adapter', 'decode', 'resize', 'gemm']
@@ -42,6 +42,21 @@ def test_a_stage_is_what_repeats_it_as_a_graph_does_on_a_gpu(monkeypatch):
     assert ms == {'upload': 0, **costs_ms, 'download': 0}
     assert rate == 2 * 8**3 / 1e6 / gemm_ms
     assert repeated_times == [1, 2, 3, 4, 5, 6, 7] * 3
+
+
+def test_stages_are_pytorchs_in_the_precision_of_whatever_runs_the_network(monkeypatch):
+    timed = []
+
+    def note(pipeline, *_):
+        timed.append((pipeline.engine, pipeline.model.backbone.dtype))
+        return {}, 1.0
+
+    monkeypatch.setattr('benchmarks.latency.stages', note)
+    pipeline = DepthPipeline(tiny_smoothdino(), device='cpu', engine='torch', precision='bf16')
+    for engine in ('torch', 'openvino'):
+        pipeline.engine = engine
+        measure_stages(pipeline, tiny_dpt(), (75, 98), pictures(1), lambda: 0.0, 1)
+    assert timed == [('torch', torch.bfloat16)] * 2
 
 
 @pytest.mark.parametrize('asked', [torch.cuda.memory_allocated, torch.cuda.max_memory_allocated])
