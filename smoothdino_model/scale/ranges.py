@@ -20,10 +20,11 @@ _MOST_POINTS = 20_000  # of a cloud: beyond, every few of them say the same
 # Of the logarithm of the scale: what is looked for, in bins, smoothed, and how near an inlier is.
 _MOST, _BIN, _SMOOTH, _NEAR = 2.0, 0.02, 0.08, 0.25
 _LEAST_INLIERS, _LEAST_SHARE = 8, 0.4  # that agree, and of those that fall on the picture
+_STEPS = 3  # of Huber's estimate: each goes most of what is left of the way
 # A row of points is a small part of a picture that is bent, which many points know no better than
 # a few: how much is told by how far they disagree, near and far, and by the share of outliers.
-# Fitted to what rows of 12 rooms and two clips said of the whole.
-_LEAST_SPREAD, _OF_SCATTER, _OF_OUTLIERS = 0.08, 0.4, 0.3
+# Fitted to what rows of 12 rooms and four clips said of the whole.
+_LEAST_SPREAD, _OF_SCATTER, _OF_OUTLIERS = 0.05, 0.4, 0.3
 _ONE_POINT = 0.2  # the spread of a single point's scale, within a picture that is bent
 _RING = 5  # points across the cone of a Range
 _CONE_SPREAD = 0.15  # of what a single distance says of a whole picture
@@ -53,9 +54,10 @@ def points_scale(depth_m: np.ndarray, camera: Intrinsics, points_m: np.ndarray) 
             samples=seen,
             why_none=f'of {seen} points no more than {inliers.size} agree with one scale',
         )
-    # One step of Huber's estimate: what most of a row sees, a far wall, is not the whole picture.
+    # Huber's estimate: what most of a row sees, a far wall, is not the whole picture.
     middle = float(np.median(inliers))
-    middle = float(np.clip(log_scale, middle - _NEAR, middle + _NEAR).mean())
+    for _ in range(_STEPS):
+        middle = float(np.clip(log_scale, middle - _NEAR, middle + _NEAR).mean())
     spread = math.hypot(
         _OF_SCATTER * 1.4826 * float(np.median(np.abs(log_scale - middle))),
         _OF_OUTLIERS * (1 - inliers.size / seen),
