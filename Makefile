@@ -116,13 +116,15 @@ notebooks: setup
 clean:
 	rm -rf $(BUILD) demo_output gpu_output soak_output .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-# The bundled model: a decoder on DINOv2 as it is, from NYU_ROOT, CLIPS_ROOT and rooms; resumed where it was broken
-# off. ENCODER is a directory or a name on the Hugging Face hub, of any size; PRECISION=bf16-mixed takes half
-# the time where the hardware computes in bf16.
+# The bundled model: a decoder on DINOv2 as it is, from NYU_ROOT, CLIPS_ROOT and rooms, in two parts; resumed where
+# it was broken off. ENCODER is a directory or a name on the Hugging Face hub, of any size; PRECISION=bf16-mixed
+# takes half the time where the hardware computes in bf16.
+FIT_SMALL = $(PY) -m training.train fit --config training/configs/smoothdino_small.yaml --ckpt_path last \
+  $(if $(PRECISION),--trainer.precision $(PRECISION))
 smoothdino-small: setup
 	$(PY) -m training.render_rooms runs/rooms --rooms 36
-	$(PY) -m training.train fit --config training/configs/smoothdino_small.yaml --ckpt_path last \
-	  $(if $(ENCODER),--model.network.encoder '$(ENCODER)') $(if $(PRECISION),--trainer.precision $(PRECISION))
-	@echo 'The model is in runs/smoothdino_small/model; its figures:'
+	$(FIT_SMALL) $(if $(ENCODER),--model.network.encoder '$(ENCODER)')
+	$(FIT_SMALL) --config training/configs/smoothdino_small_places.yaml
+	@echo 'The model is in runs/smoothdino_small_places/model; its figures:'
 	$(PY) -m training.evaluate --source nyu clips room --clips '7scenes_redkitchen_*' \
-	  --model runs/smoothdino_small/model
+	  --model runs/smoothdino_small_places/model

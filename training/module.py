@@ -15,7 +15,6 @@ from smoothdino_model.network.backbone import DepthBackbone, Features
 from smoothdino_model.network.smoothdino import SmoothDino
 from smoothdino_model.network.temporal_state import TemporalState
 from smoothdino_model.weights.checkpoint import load_adapter, load_model
-from training.dropout import dropped
 from training.feature_cache import FeatureCache
 from training.losses import (
     LossWeights,
@@ -47,10 +46,8 @@ class DepthTraining(lightning.LightningModule):
     fresh adapter, or a trained one to go on with: a directory or a published ``.pth``.
 
     Of a window of frames only the last ``learnt_frames`` are decoded and learnt from (by default
-    all), and the ones before them lead up to their state. ``dropout`` is how much of the features
-    a decoder does without in training, see :func:`training.dropout.dropped`; it falls with the
-    learning rate, since what is learnt last is edges, which want all features. ``features`` is a
-    folder that keeps what a frozen encoder gave, see :class:`training.feature_cache.FeatureCache`.
+    all), and the ones before them lead up to their state. ``features`` is a folder that keeps what
+    a frozen encoder gave, see :class:`training.feature_cache.FeatureCache`.
     """
 
     def __init__(
@@ -63,13 +60,10 @@ class DepthTraining(lightning.LightningModule):
         loss: LossWeights | None = None,
         optimizer: OptimizerSettings | None = None,
         learnt_frames: int | None = None,
-        dropout: float = 0.0,
         features: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if not 0 <= dropout < 1:
-            raise ValueError(f'dropout: expected 0 to below 1, got {dropout}')
         unknown = set(parts) - set(PARTS)
         if unknown or not parts:
             raise ValueError(f'parts: expected some of {", ".join(PARTS)}, got {parts}')
@@ -85,7 +79,6 @@ class DepthTraining(lightning.LightningModule):
             self.model = SmoothDino(start, load_adapter(adapter) if adapter else None)
         self.loss = loss or LossWeights()
         self.optimization = optimizer or OptimizerSettings()
-        self.dropout = dropout
         self.trained = [module for part in parts for module in self._modules_of(part)]
         self.requires_grad_(False)
         for module in self.trained:
@@ -178,10 +171,7 @@ class DepthTraining(lightning.LightningModule):
                 'data.windows.frames: expected at least 2 frames for what is to be learnt'
             )
         frame, plain, adapted = self.encode(batch['rgb'], first)
-        learnt = _frames(adapted, first, None)
-        if self.dropout:  # by the step, so that a resumed run goes on as it would have
-            learnt = dropped(learnt, self.dropout * self._pace(), seed=self.global_step)
-        depth_m = self.decode(frame, learnt)
+        depth_m = self.decode(frame, _frames(adapted, first, None))
         learnt_m = truth_m[:, first:]
         terms: dict[str, Tensor] = {}
         if weights.mse:
@@ -207,11 +197,6 @@ class DepthTraining(lightning.LightningModule):
             total = total + getattr(weights, name) * value
         self.log('train/loss', total, prog_bar=True)
         return total
-
-    def _pace(self) -> float:
-        """How fast it learns, as a part of the highest learning rate."""
-        rate = self.trainer.optimizers[0].param_groups[0]['lr']
-        return rate / self.optimization.learning_rate
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Log figures of all windows as ``val/…`` and of each source as ``val/<source>_…``."""

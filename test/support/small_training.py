@@ -52,7 +52,7 @@ def small(config: str, changes: dict, folder: Path) -> Path:
         *path, last = key.split('.')
         at = settings
         for name in path:
-            at = at[int(name) if isinstance(at, list) else name]
+            at = at[int(name)] if isinstance(at, list) else at.setdefault(name, {})
         at[int(last) if isinstance(at, list) else last] = value
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / 'small.yaml'

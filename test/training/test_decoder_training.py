@@ -72,6 +72,31 @@ def test_the_encoder_is_the_given_one_and_the_decoder_has_learnt(trained, encode
 
 
 @pytest.mark.slow
+def test_the_second_part_goes_on_from_the_first_by_its_own_mixture(trained, tmp_path):
+    write_clip(tmp_path / 'clips' / 'den', range(1, 51), height=56, width=70)
+    write_clip(tmp_path / 'still' / 'nook', range(1, 4), height=56, width=70)
+    shares = [
+        {'root': str(tmp_path / 'clips'), 'block': 10, 'margin': 0, 'share': 0.7},
+        {'root': str(tmp_path / 'still'), 'validate': False, 'share': 0.3},
+    ]
+    changes = {
+        'trainer.max_steps': 1,
+        'trainer.val_check_interval': 1,
+        'model.backbone': str(trained / 'model'),
+        'model.optimizer.learning_rate': 1e-6,
+        'data.clips': shares,
+    }
+    first = small('smoothdino_small.yaml', {}, tmp_path)
+    first = first.rename(tmp_path / 'first.yaml')
+    second = small('smoothdino_small_places.yaml', changes, tmp_path)
+    fit(first, '--config', second.name)
+    before = load_model(trained / 'model').state_dict()
+    after = load_model(tmp_path / 'runs' / 'smoothdino_small_places' / 'model').state_dict()
+    for name, value in after.items():
+        torch.testing.assert_close(value, before[name], atol=1e-3, rtol=1e-2, msg=name)
+
+
+@pytest.mark.slow
 def test_a_model_says_nothing_of_the_machine_it_was_trained_on(trained, encoder):
     assert str(encoder) not in (trained / 'model' / 'config.json').read_text()
 

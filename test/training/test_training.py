@@ -16,7 +16,6 @@ from smoothdino_model.weights.checkpoint import load_adapter, load_model, save_m
 from support.small_training import CONFIGS, fit, small
 from support.tiny_networks import saved_encoder, tiny_depth_anything, tiny_smoothdino
 from training import ablate, train
-from training.dropout import dropped
 from training.losses import LossWeights
 from training.module import DepthTraining
 from training.network import AdapterSize, NetworkSize, fresh_network
@@ -139,22 +138,6 @@ def test_an_adapter_learns_the_same_where_the_decoder_computes_in_half_precision
     for name, gradient in expected.items():
         like = torch.cosine_similarity(gradient.flatten(), rounded[name].flatten(), dim=0)
         assert like > 0.98, name
-
-
-def test_a_decoder_does_without_part_of_the_features_and_another_one_each_step():
-    levels = tuple(torch.rand(2, 3, 1 + 20, 500) + 7 for _ in range(2))
-    some = dropped(levels, 0.2, seed=1)
-    for before, after in zip(levels, some, strict=True):
-        gone = (after != before)[:, :, 1:]
-        assert torch.equal(gone.any(2), gone.all(2))  # a channel at a time
-        assert gone.float().mean() == pytest.approx(0.2, abs=0.03)
-        torch.testing.assert_close(
-            after[:, :, 1:][gone], before[:, :, 1:].mean((0, 1, 2)).expand_as(gone)[gone]
-        )
-    again, another = dropped(levels, 0.2, seed=1), dropped(levels, 0.2, seed=2)
-    assert all(map(torch.equal, some, again))
-    assert not any(map(torch.equal, some, another))
-    assert not torch.equal((some[0] != levels[0])[0, 0], (some[0] != levels[0])[0, 1])
 
 
 def test_the_published_regulariser_holds_depth_where_it_was(tiny_model_dir):
