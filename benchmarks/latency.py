@@ -36,7 +36,7 @@ from benchmarks.contenders import (
     pipeline_of,
     random_network,
 )
-from benchmarks.machine import cpu_name
+from benchmarks.machine import machine
 from benchmarks.stages import counted_gflop, stages
 from smoothdino_model.engines.choice import (
     chosen_device,
@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     larger = next_size(network)
     about = {
         'date': date.today().isoformat(),
-        'machine': _machine(device),
+        'machine': machine(device),
         'model': args.model,
         'size': args.size,
         'clock': args.clock,
@@ -302,13 +302,6 @@ def _ride(size: tuple[int, int], n: int = 8) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (size[0] + 4 * n, size[1] + 6 * n, 3), dtype=np.uint8)
     return [picture[4 * i :][: size[0], 6 * i :][:, : size[1]].copy() for i in range(n)]
-
-
-def _machine(device: torch.device) -> str:
-    threads, kind = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
-    cpu = f'{cpu_name()}, {threads} threads, {kind}'
-    gpu = f'{torch.cuda.get_device_name(device)}; ' if device.type == 'cuda' else ''
-    return f'{gpu}{cpu}; torch {torch.__version__}'
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
