@@ -18,11 +18,11 @@ from std_msgs.msg import Header
 
 from smoothdino_model.recordings.calibration import depth_camera_info, intrinsics_of
 from smoothdino_model.recordings.depth_images import depth_m_from_bytes
+from smoothdino_model.recordings.frames import stamp_ns_of
 from smoothdino_ros.conversions import (
     check_at_a_glance,
     depth_message,
     rgb_from_message,
-    stamp_ns,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def depth(values, **options) -> Image:
 
 
 def test_stamps_are_exact():
-    assert stamp_ns(header()) == 12_000_000_345
+    assert stamp_ns_of(header()) == 12_000_000_345
 
 
 def test_raw_and_compressed_pictures_become_rgb():
