@@ -71,6 +71,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _measured(kind: str, args: argparse.Namespace) -> tuple[Measured, str]:
+    anchored = Anchored(args.scale_anchor, args.scan_height)  # refused before anything is read
     adapters = named_adapters(args.model, args.adapter)
     methods = Methods(
         args.model,
@@ -86,7 +87,7 @@ def _measured(kind: str, args: argparse.Namespace) -> tuple[Measured, str]:
         methods,
         mean_map_m=source.mean_map_m,
         pictured_scenes=SCENES if args.plots else 0,
-        anchored=Anchored(args.scale_anchor, args.scan_height),
+        anchored=anchored,
     )
     return measured, f'{args.model} on {len(source.stretches)} clips of {kind}'
 

@@ -147,6 +147,7 @@ def test_how_threads_wait_is_for_the_user_to_say(monkeypatch, set_by_user):
     assert found == ({set_by_user: 'theirs'} if set_by_user else {'OMP_WAIT_POLICY': 'passive'})
 
 
+@pytest.mark.slow
 def test_importing_the_library_sets_nothing():
     code = """
 import os
