@@ -67,10 +67,12 @@ def assert_as_the_library(frames: list[np.ndarray]) -> None:
     assert relative_error(engine(rgb, None)[0], depth_m) > 1e-2
 
 
+@pytest.mark.slow
 def test_fp32_is_the_librarys_own_depth_over_a_stream_of_a_room():
     assert_as_the_library(ride(None))
 
 
+@pytest.mark.slow
 def test_fp32_is_the_librarys_own_depth_over_a_stream_of_nyu(nyu_root):
     assert_as_the_library(ride(nyu_root))
 

@@ -123,6 +123,7 @@ def of_a_process(code: str, **environment: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='the system knows no affinity')
 def test_a_process_of_one_core_works_with_one_thread():
     code = """
