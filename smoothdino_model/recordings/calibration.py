@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from smoothdino_model.recordings.frames import SQUARE, Intrinsics
+from smoothdino_model.recordings.frames import SQUARE, Intrinsics, is_of_one_shape
 
 NO_INFO = 'no camera_info has come'
 # Of the focal length over the side of the picture: what lies outside, from a field of view of 157
@@ -125,7 +125,7 @@ def depth_camera_info(info: Any, header: Any, *, height: int, width: int) -> Any
     if tuple(region // np.maximum((info.binning_x, info.binning_y), 1)) == (width, height):
         return own
     scale = size / region
-    if abs(scale[0] / scale[1] - 1) > SQUARE:
+    if not is_of_one_shape((height, width), (region[1], region[0])):
         scale = np.full(2, _scale_of_crop(region, size))
     # From the middle of the region to the middle of the image.
     moved = size / 2 - (offset + region / 2) * scale

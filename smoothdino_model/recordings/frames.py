@@ -16,7 +16,7 @@ SQUARE = 0.02
 PERIOD_NS = 33_333_333  # of pictures that carry no time: taken as 30 a second
 
 
-def is_of_one_shape(size: tuple[int, ...], other: tuple[int, ...]) -> bool:
+def is_of_one_shape(size: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Whether (height, width) of one are those of the other, scaled, with square pixels."""
     (height, width), (other_height, other_width) = size, other
     return abs(width * other_height / (height * other_width) - 1) <= SQUARE

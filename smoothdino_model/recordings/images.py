@@ -25,7 +25,7 @@ from smoothdino_model.recordings.image_bytes import (
 )
 from smoothdino_model.recordings.jpeg import START as JPEG
 from smoothdino_model.recordings.jpeg import check_scan, header_of
-from smoothdino_model.recordings.netpbm import stretched, white_of
+from smoothdino_model.recordings.netpbm import LONGEST_HEADER, stretched, white_of
 
 # A Huffman code is a bit at least, and 8x8 pixels take one: what no whole JPEG can exceed.
 _JPEG_PIXELS_PER_BYTE = 512
@@ -231,7 +231,7 @@ def rgb_from_file(data: Any, *, bit_depth: BitDepth | None = None) -> np.ndarray
 
 def _rgb_from_picture(raw: np.ndarray, flags: int, bit_depth: BitDepth | None) -> np.ndarray:
     bgr = _decoded(raw, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | flags)
-    white = white_of(raw.tobytes())
+    white = white_of(raw[:LONGEST_HEADER].tobytes())
     if white is not None:
         bgr = stretched(bgr, white)
     elif bgr.dtype == np.uint16:

@@ -10,9 +10,9 @@ beneath. (A plane fitted to predicted depth is tilted and bent as that is, and m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 
@@ -132,15 +132,6 @@ def floor_scale(depth_m: np.ndarray, camera: Intrinsics, floor: Floor) -> Measur
     left_m = height_m - _FURNITURE_M
     doubt = math.log(height_m / left_m) if left_m > 0 else math.inf
     return Measurement(middle, spread, inliers.size, samples, height_m, doubt=doubt)
-
-
-def floor_anchors(
-    floor: Floor | None, camera: Intrinsics | None
-) -> dict[str, Callable[[np.ndarray], Measurement]]:
-    """Give what a frame brings along to be anchored; nothing where either is not known."""
-    if floor is None or camera is None:
-        return {}
-    return {'floor': partial(floor_scale, camera=camera, floor=floor)}
 
 
 def _lowest_surface(candidates: np.ndarray, every: np.ndarray, samples: int) -> float | str:

@@ -26,7 +26,7 @@ from smoothdino_model.recordings.depth_images import depth_m_of, rgb_from_depth
 from smoothdino_model.recordings.frames import Intrinsics, stamp_ns_of
 from smoothdino_model.recordings.images import rgb_of
 from smoothdino_model.scale.filter import ScaleState, filtered
-from smoothdino_model.scale.floor import Floor, floor_anchors
+from smoothdino_model.scale.floor import Floor, floor_scale
 from smoothdino_model.whole_files import write_whole
 from smoothdino_ros.demo.demo import NO_DEPTH
 
@@ -250,8 +250,11 @@ def _anchored(answers: Sequence[Answer], *, scale_range: tuple[float, float]) ->
     state: ScaleState | None = None
     anchored = []
     for answer in answers:
-        anchors = floor_anchors(answer.floor, answer.camera).values()
-        measured = [measure(answer.depth_m) for measure in anchors]
+        measured = (
+            [floor_scale(answer.depth_m, answer.camera, answer.floor)]
+            if answer.camera and answer.floor
+            else []
+        )
         state = filtered(state, measured, stamp_ns=answer.stamp_ns, least=least, most=most)
         anchored.append(replace(answer, anchored_m=answer.depth_m * np.float32(state.scale)))
     return anchored

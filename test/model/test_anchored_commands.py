@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rosbags.highlevel import AnyReader
 
 from smoothdino_model.cli.main import main
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.scale.floor import floor_of_tilt, floor_scale
 from support.made_recordings import pictures, write_bag
-from support.read_bags import custom_data
+from support.read_bags import custom_data, depth_of, images
 
 pytestmark = pytest.mark.slow
 
@@ -67,16 +66,11 @@ def test_bag_gives_the_pipeline_s_depth_and_tells_of_the_scale(
     out = tmp_path / 'out'
     assert run('bag', drive, out, tiny_model_dir, *FLOOR, '--max-depth', '1000') == 0
     results = list(expected(drive, tiny_model_dir))
-    with AnyReader([out]) as reader:
-        depths = [
-            reader.deserialize(raw, connection.msgtype).data.view(np.float32)
-            for connection, _, raw in reader.messages()
-            if connection.topic == '/depth/image'
-        ]
+    depths = [depth_of(message) for message in images(out)]
     for result, depth in zip(results, depths, strict=True):
         known = np.isfinite(depth)
         assert known.mean() > 0.5
-        np.testing.assert_array_equal(depth[known], result.depth_m.ravel()[known])
+        np.testing.assert_array_equal(depth[known], result.depth_m[known])
     measured = sum(not one.measured['floor'].why_none for one in results)
     assert f'measured in {measured} of 6 frames' in capsys.readouterr().out
     told = custom_data(out)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rosbags.highlevel import AnyReader
 
 from smoothdino_model.cli.main import main
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
@@ -16,7 +15,7 @@ from smoothdino_model.recordings.open import open_recording
 from smoothdino_model.scale.ranges import mounted, moved, points_scale, scan_points
 from support.made_recordings import pictures
 from support.made_scan_bag import BEAMS, POSE, SCAN, ranges_m, write_scan_bag
-from support.read_bags import custom_data
+from support.read_bags import custom_data, depth_of, images
 
 pytestmark = pytest.mark.slow
 
@@ -81,16 +80,11 @@ def test_bag_takes_it_as_well_and_tells_of_the_scale(
 ):
     out = tmp_path / 'out'
     assert run('bag', drives['mcap'], out, tiny_model_dir, *BY_SCAN, '--max-depth', '1000') == 0
-    with AnyReader([out]) as reader:
-        depths = [
-            reader.deserialize(raw, connection.msgtype).data.view(np.float32)
-            for connection, _, raw in reader.messages()
-            if connection.topic == '/depth/image'
-        ]
+    depths = [depth_of(message) for message in images(out)]
     for result, depth in zip(expected, depths, strict=True):
         known = np.isfinite(depth)
         assert known.any()
-        np.testing.assert_allclose(depth[known], result.depth_m.ravel()[known], rtol=1e-4)
+        np.testing.assert_allclose(depth[known], result.depth_m[known], rtol=1e-4)
     words = f'measured in {len(expected)} of {len(expected)} frames'
     assert words in capsys.readouterr().out
     told = custom_data(out)
