@@ -190,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs='+',
         default=[],
         metavar='ANCHOR',
-        help='anchor the scale of steadied depth as well: floor, scan, or both by floor+scan',
+        help='anchor the scale of steadied depth as well: floor, scan, odometry, or some by a +',
     )
     add(
         '--scan-height',

@@ -17,6 +17,7 @@ from support.made_views import CAMERA, planes_m, pose_of
 from training import evaluate
 from training.data.room import unseen_room
 from training.evaluation.anchored import Anchored, Surroundings, floor_share, scan_of
+from training.evaluation.driven import Driven
 from training.evaluation.gaps import gaps
 from training.evaluation.measure import ERRORS, Measured, measure
 from training.evaluation.methods import PER_FRAME, Methods
@@ -104,6 +105,22 @@ def test_a_camera_may_be_held_anywhere():
     assert np.median([floor.height_m for floor in floors]) == pytest.approx(0.3, abs=0.1)
 
 
+def test_odometry_is_the_true_way_all_but():
+    room = rooms(1, frames=8, stride=3, size=(48, 64), any_mount=True).stretches[0]
+    window = room.read(range(8))
+    poses = window.world_from_camera
+    made = []
+    for driven in (Driven(), Driven()):
+        for rgb, stamp_ns, pose in zip(window.rgb, window.stamps_ns, poses, strict=True):
+            driven.anchor(rgb, stamp_ns, window.camera, pose)
+        made.append(driven._poses[window.stamps_ns[-1]])
+    np.testing.assert_array_equal(*made)
+    true = np.linalg.solve(poses[0], poses[-1])
+    way_m = np.linalg.norm(true[:3, 3])
+    off_m = np.linalg.norm(made[0][:3, 3] - true[:3, 3])
+    assert 0 < off_m < 0.05 * way_m
+
+
 def made_up(figures, floor_share):
     """Figures: abs_rel without, at the best scale and anchored, of each frame."""
     measured = Measured([PER_FRAME, 'floor'], anchored=['floor'])
@@ -150,4 +167,7 @@ def test_the_table_has_a_row_for_each_way(tiny_model_dir, tmp_path, capsys):
 def test_an_anchor_that_there_is_not_is_refused_in_words(capsys):
     with pytest.raises(SystemExit):
         evaluate.main(['--source', 'room', '--scale-anchor', 'sonar'])
-    assert "expected floor or scan, or both with a +, got 'sonar'" in capsys.readouterr().err
+    assert (
+        "expected some of floor, scan, odometry, joined by +, got 'sonar'"
+        in capsys.readouterr().err
+    )

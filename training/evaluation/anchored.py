@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth whose scale is anchored: by the floor under the camera, or by a scan cut from truth."""
+"""Depth whose scale is anchored: by the floor, a scan cut from truth, or the true way, all but."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from smoothdino_model.scale.filter import SCALE_RANGE, ScaleState, filtered
 from smoothdino_model.scale.floor import Floor, floor_scale
 from smoothdino_model.scale.measurement import Measurement
 from smoothdino_model.scale.ranges import points_scale
+from training.evaluation.driven import Driven
 
-KINDS = ('floor', 'scan')
+KINDS = ('floor', 'scan', 'odometry')
 _NOISE_M, _DROPPED = 0.02, 0.1  # of a scan
 _BEAMS_RAD = math.radians(0.5)  # from one to the next
 _ROW_M = 0.03  # off the height of a scan: what a beam sees of a map of pixels
@@ -25,12 +26,17 @@ _FLOOR_M = 0.05  # over the floor and beneath: what is floor in the true depth
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """One frame as anchors know it: camera, floor (None: not known), true depth (H, W), stamp."""
+    """One frame as anchors know it: camera, floor (None: not known), true depth (H, W), stamp.
+
+    Odometry knows its picture (H, W, 3) and pose (4, 4) as well.
+    """
 
     camera: Intrinsics
     floor: Floor | None
     truth_m: np.ndarray
     stamp_ns: int
+    rgb: np.ndarray | None = None
+    world_from_camera: np.ndarray | None = None
 
 
 @dataclass(eq=False)
@@ -39,18 +45,21 @@ class Anchored:
 
     Each keeps a state of its own, as a camera of the pipeline does. A scan is level at
     ``scan_height_m`` over the floor; without that it is the row of the picture's middle, as a
-    lidar on the camera sees it. Raises ValueError for anchors that there are not.
+    lidar on the camera sees it. Odometry is that of :class:`Driven`. Raises ValueError for
+    anchors that there are not.
     """
 
     ways: Sequence[str]
     scan_height_m: float | None = None
     _states: dict[str, ScaleState] = field(default_factory=dict)
+    _driven: Driven = field(default_factory=Driven)
 
     def __post_init__(self) -> None:
         for way in self.ways:
             if not set(way.split('+')) <= set(KINDS):
                 raise ValueError(
-                    f'--scale-anchor: expected {" or ".join(KINDS)}, or both with a +, got {way!r}'
+                    f'--scale-anchor: expected some of {", ".join(KINDS)}, joined by +, '
+                    f'got {way!r}'
                 )
 
         if self.scan_height_m is not None and not 0 < self.scan_height_m < math.inf:
@@ -61,14 +70,11 @@ class Anchored:
     def reset(self) -> None:
         """Forget the previous frames: the next one starts a stretch."""
         self._states.clear()
+        self._driven = Driven()
 
     def depths(self, depth_m: np.ndarray, around: Surroundings) -> dict[str, np.ndarray]:
         """Give the depth (H, W) of the next frame in each way, out of that without anchors."""
-        measured = {
-            kind: anchor(depth_m)
-            for kind, anchor in self._anchors(around).items()
-            if any(kind in way.split('+') for way in self.ways)
-        }
+        measured = {kind: anchor(depth_m) for kind, anchor in self._anchors(around).items()}
         anchored = {}
         for way in self.ways:
             self._states[way] = filtered(
@@ -83,11 +89,21 @@ class Anchored:
 
     def _anchors(self, around: Surroundings) -> dict[str, Callable[[np.ndarray], Measurement]]:
         anchors: dict[str, Callable[[np.ndarray], Measurement]] = {}
-        if around.floor is not None:
+        wanted = {kind for way in self.ways for kind in way.split('+')}
+        if 'floor' in wanted and around.floor is not None:
             anchors['floor'] = partial(floor_scale, camera=around.camera, floor=around.floor)
-        if self.scan_height_m is None or around.floor is not None:
+        if 'scan' in wanted and (self.scan_height_m is None or around.floor is not None):
             points_m = scan_of(around, height_m=self.scan_height_m)
             anchors['scan'] = partial(points_scale, camera=around.camera, points_m=points_m)
+        if (
+            'odometry' in wanted
+            and around.rgb is not None
+            and around.world_from_camera is not None
+        ):
+            anchor = self._driven.anchor(
+                around.rgb, around.stamp_ns, around.camera, around.world_from_camera
+            )
+            anchors |= {'odometry': anchor} if anchor else {}
         return anchors
 
 

@@ -203,18 +203,21 @@ def _moments(
             mean_m = {MEAN_MAP: cv2.resize(scaled_m, (width, height))}
         for i, (rgb, truth_m) in enumerate(zip(window.rgb, window.depth_m, strict=True)):
             scaled_m = {name: zoom * depth_m[i] for name, depth_m in depths_m.items()}
+            pose = None if window.world_from_camera is None else window.world_from_camera[i]
             around = Surroundings(
                 window.camera,
                 window.floors[i] if window.floors else None,
                 truth_m,
                 window.stamps_ns[i] if window.stamps_ns else (start + i) * PERIOD_NS,
+                rgb,
+                pose,
             )
             yield Moment(
                 rgb,
                 truth_m,
                 mean_m | scaled_m | anchored.depths(scaled_m[unanchored], around),
                 {name: zoom * depth_m[i] for name, depth_m in published_m.items()},
-                None if window.world_from_camera is None else window.world_from_camera[i],
+                pose,
                 window.focal * width,
                 floor_share(around) if anchored.ways else np.nan,
             )
