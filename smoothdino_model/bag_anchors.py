@@ -12,7 +12,7 @@ import numpy as np
 
 from smoothdino_model.camera_frame import DepthResult
 from smoothdino_model.recordings.frames import Intrinsics
-from smoothdino_model.scale.sensors import MESSAGES, RANGES, Anchor, Mounting, Sensors
+from smoothdino_model.scale.sensors import MESSAGES, Anchor, Mounting, Sensors
 from smoothdino_model.scale.transforms import Transforms
 
 _AHEAD_NS = 500_000_000  # of an image's receipt: what is of its time has come by then
@@ -38,7 +38,7 @@ class BagAnchors:
         self._sensors = Sensors(names, self._transforms.between)
         self._topics: dict[str, str] = {}  # by the sensors' names
         self._bag: Any = None
-        sensors = [name for name in names if name in RANGES]
+        sensors = [name for name in names if name in MESSAGES]
         sensors += ['imu'] if mounting.tilt_by_imu else []
         by_tf = mounting.base_frame or not all(mounting.poses.get(name) for name in sensors)
         self._coming: Iterator[tuple[str, int, Any]] = iter(())
@@ -54,7 +54,12 @@ class BagAnchors:
             self._bag.close()
 
     def of(
-        self, camera: Intrinsics | None, frame_id: str, stamp_ns: int, received_ns: int
+        self,
+        camera: Intrinsics | None,
+        frame_id: str,
+        stamp_ns: int,
+        received_ns: int,
+        rgb: np.ndarray,
     ) -> dict[str, Anchor]:
         """Give what measures the scale of a frame's depth, by the names of the anchors."""
         while self._next and self._next[1] <= received_ns + _AHEAD_NS:
@@ -65,7 +70,7 @@ class BagAnchors:
                 if its == topic:
                     self._sensors.take(name, message)
             self._next = next(self._coming, None)
-        return self._sensors.anchors(camera, frame_id, stamp_ns, self._mounting)
+        return self._sensors.anchors(camera, frame_id, stamp_ns, self._mounting, rgb)
 
     def follow(self, result: DepthResult) -> None:
         """Take account of a frame."""

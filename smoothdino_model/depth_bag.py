@@ -184,7 +184,7 @@ def _answered(
         frame_id = received.message.header.frame_id
         stamp_ns = received.stamp_ns
         measure = (
-            anchors.of(calibration.intrinsics, frame_id, stamp_ns, received.received_ns)
+            anchors.of(calibration.intrinsics, frame_id, stamp_ns, received.received_ns, rgb)
             if anchors
             else {}
         )

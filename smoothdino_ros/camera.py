@@ -209,7 +209,9 @@ class Camera:
             frame_id=waiting.message.header.frame_id,
             skipped_ns=waiting.skipped_ns,
             focal=focal,
-            anchors=self._anchors.of(waiting.message.header, self._calibration, self.settings),
+            anchors=self._anchors.of(
+                waiting.message.header, self._calibration, self.settings, rgb
+            ),
         )
 
     def kind(self, frame: CameraFrame) -> tuple[int, ...]:

@@ -126,7 +126,8 @@ class NodeParameters:
     scale_anchor: str = parameter(
         'none',
         'What else tells the scale of depth: none, floor (the height and tilt of the camera are '
-        'known), scan (LaserScan), range (Range), points (PointCloud2), or several joined by +.',
+        'known), scan (LaserScan), range (Range), points (PointCloud2), odometry (Odometry), or '
+        'several joined by +.',
         fixed=_TOPICS,
     )
     camera_height_m: float = parameter(
@@ -158,6 +159,7 @@ class NodeParameters:
     )
     range_pose: str = parameter('', 'Where the sensor of range is, as scan_pose.')
     points_pose: str = parameter('', 'Where the sensor of points is, as scan_pose.')
+    odometry_pose: str = parameter('', 'Where the child frame of odometry is, as scan_pose.')
     imu_pose: str = parameter('', 'Where the imu is, as scan_pose; its angles alone count.')
     scale_min: float = parameter(
         0.25, 'The least that an anchor may multiply depth by: 0.01 to 1.', within=(0.01, 1.0)

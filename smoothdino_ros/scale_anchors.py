@@ -22,10 +22,17 @@ from smoothdino_ros.parameters import NodeParameters
 from smoothdino_ros.tf_listener import TfListener
 from smoothdino_ros.topics import WatchedSubscription, watched_publisher
 
+try:
+    from nav_msgs.msg import Odometry
+except ImportError:
+    Odometry = None
+
 if TYPE_CHECKING:
     from smoothdino_model.pipeline import DepthResult
 
 _TYPES = {'scan': LaserScan, 'range': Range, 'points': PointCloud2, 'imu': Imu}  # by topic
+if Odometry is not None:
+    _TYPES['odometry'] = Odometry
 
 
 class ScaleAnchors:
@@ -51,6 +58,13 @@ class ScaleAnchors:
     def subscribe(self) -> list[WatchedSubscription]:
         """Hear the sensors, from now on; the subscriptions are the caller's."""
         self._sensors.forget()
+        if 'odometry' in self._names and Odometry is None:
+            self._node.get_logger().error(
+                'scale_anchor odometry needs the package nav_msgs, which is not installed: '
+                'nothing comes of it until it is (apt install ros-$ROS_DISTRO-nav-msgs, or '
+                'ros-jazzy-nav-msgs from PyPI).',
+                once=True,
+            )
         return [
             WatchedSubscription(
                 self._node,
@@ -83,11 +97,11 @@ class ScaleAnchors:
         return values
 
     def of(
-        self, header: Header, calibration: Calibration, settings: NodeParameters
+        self, header: Header, calibration: Calibration, settings: NodeParameters, rgb: np.ndarray
     ) -> dict[str, Anchor]:
         """Give the anchors of a frame by their names; each says itself why it can say nothing."""
         return self._sensors.anchors(
-            calibration.intrinsics, header.frame_id, stamp_ns_of(header), settings.mounting
+            calibration.intrinsics, header.frame_id, stamp_ns_of(header), settings.mounting, rgb
         )
 
     def follow(self, header: Header, result: DepthResult, settings: NodeParameters) -> str:
@@ -117,6 +131,13 @@ def _contradiction(name: str, measured: Measurement, p: NodeParameters) -> str:
             f'The floor contradicts the network: by {_source_of_height(p)} the camera is '
             f'{known_m:.2f} m over it, by the depth of the network {seen_m:.2f} m. Measure from '
             'the floor to the middle of the lens; if that is right, so is the depth, and '
+            'scale_warn may be raised.'
+        )
+    if name == 'odometry':
+        return (
+            f'The odometry contradicts the network: by the way that the camera has gone, things '
+            f'are {known_m:.2f} m ahead that are {seen_m:.2f} m away by the depth of the network. '
+            'See whether a metre of the odometry is one; if that is right, so is the depth, and '
             'scale_warn may be raised.'
         )
     return (

@@ -38,7 +38,8 @@ def add_anchor_arguments(parser: argparse.ArgumentParser) -> None:
             f'--{name}-pose',
             metavar='P',
             default='',
-            help='where it is from the camera (x y z roll pitch yaw); by default TF tells',
+            help='where it (of odometry: its child frame) is from the camera (x y z roll pitch '
+            'yaw); by default TF tells',
         )
 
 

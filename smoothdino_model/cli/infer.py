@@ -146,7 +146,9 @@ def _step(
     lens = frame.intrinsics
     focal = lens.focal if lens and focal_correction else None
     measure = (
-        anchors.of(lens, frame.frame_id, frame.stamp_ns, frame.received_ns) if anchors else {}
+        anchors.of(lens, frame.frame_id, frame.stamp_ns, frame.received_ns, frame.rgb)
+        if anchors
+        else {}
     )
     shown = CameraFrame(frame.rgb, frame.stamp_ns, frame.frame_id, focal=focal, anchors=measure)
     result = pipeline.step({'': shown})['']

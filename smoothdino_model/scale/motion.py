@@ -20,12 +20,13 @@ from smoothdino_model.scale.measurement import Measurement
 from smoothdino_model.scale.tracks import Tracks
 
 _LEAST_WAY_M = 0.005
-_NOISE = 0.5 / 320  # standard deviation of a track, over the width of the picture
+_NOISE_PX = 0.5  # standard deviation of a track, in the picture that is looked at
 _BENT = 0.2  # of the logarithm of depth, as networks have it
 # Standard deviations of odometry: of its turn, in radians and of what it turned, and of its way.
 _TURN_RAD, _TURN_SHARE = 0.003, 0.03
 _WAY_M, _WAY_SHARE = 0.003, 0.03
-_MOST_PULL = 5.0  # times as far off: beyond, it is no odometry of this camera
+_MOST_PULL = 5.0  # times as far off: beyond, depth is too bent or it is another's odometry
+_MOST_ACROSS, _MOST_TURN = 2.0, 3.0  # standard deviations, without any depth: it is the latter
 _LEAST_TRACKS, _LEAST_SHARE = 12, 0.5  # that agree, and of all
 _STEPS = 4  # of weighed least squares
 _HUBER, _INLIER = 1.5, 3.0  # standard deviations
@@ -56,7 +57,7 @@ class _Fit:
 
     ``apart`` (N,) tells how many standard deviations each track is off, ``scatter`` how much
     single depths disagree, in the logarithm, and ``pull`` how many times odometry is farther off
-    than it should be.
+    than it should be; ``contradicted`` tells whether the tracks alone speak against it.
     """
 
     inverse: float
@@ -64,8 +65,7 @@ class _Fit:
     apart: np.ndarray
     scatter: float
     pull: float
-    turn_deg: float  # that odometry is off by
-    way_m: float
+    contradicted: bool
 
 
 def motion_scale(
@@ -92,19 +92,21 @@ def motion_scale(
         return Measurement(samples=samples, why_none='too few corners are seen in both pictures')
     was, are = (_at_depth_one(px[known], camera) for px in (tracks.was_px, tracks.are_px))
     shifts = _shifts(was, are, depth[known], current_from_key)
-    fit = _fitted(shifts, _odometry_off(current_from_key), _NOISE * camera.width / camera.fx_px)
+    noise = _NOISE_PX * tracks.step / camera.fx_px
+    fit = _fitted(shifts, _odometry_off(current_from_key), noise)
     return _judged(fit, middle_m=float(np.median(depth[known])))
 
 
 def _judged(fit: _Fit, *, middle_m: float) -> Measurement:
     samples, inliers = fit.apart.size, int((fit.apart < _INLIER).sum())
-    if fit.pull >= _MOST_PULL or fit.inverse < _LEAST_INVERSE:
+    if fit.contradicted:
         return Measurement(
             samples=samples,
-            why_none=f'the picture contradicts the odometry, by {fit.turn_deg:.1f} degrees and '
-            f'{fit.way_m:.2f} m: is the camera where TF or odometry_pose says, and do their '
-            'clocks agree?',
+            why_none='what is seen does not move as odometry says: is the camera where TF or '
+            'odometry_pose says, do their clocks agree, and are there clear corners?',
         )
+    if fit.pull >= _MOST_PULL:
+        return Measurement(samples=samples, why_none='depth is too bent for one scale')
     if inliers < max(_LEAST_TRACKS, _LEAST_SHARE * samples):
         return Measurement(
             samples=samples,
@@ -193,6 +195,19 @@ def _fitted(shifts: _Shifts, off: np.ndarray, noise: float) -> _Fit:
         apart,
         1.4826 * float(np.median(np.abs(left[:n]) / (inverse * shifts.by_depth))),
         pull,
-        math.degrees(float(np.linalg.norm(solved[1:4]))),
-        float(np.linalg.norm(solved[4:])) / inverse,
+        solved[0] < _LEAST_INVERSE
+        or (pull >= _MOST_PULL and _is_left_across(shifts, off, noise, weight)),
     )
+
+
+def _is_left_across(shifts: _Shifts, off: np.ndarray, noise: float, weight: np.ndarray) -> bool:
+    """Tell whether tracks leave their way by more than a turn explains.
+
+    How far they go along it depends on depth, which may be bent; across, on none.
+    """
+    n = len(weight)
+    across, columns = shifts.moved[n:], shifts.columns[n:, :3] * off[:3]  # of the usual turn
+    weighed = columns * (weight / noise)[:, None] ** 2
+    turn = np.linalg.solve(columns.T @ weighed + np.eye(3), weighed.T @ across)
+    left = float(np.median(np.abs(across - columns @ turn))) / noise
+    return left > _MOST_ACROSS or float(np.sqrt(np.mean(turn**2))) > _MOST_TURN

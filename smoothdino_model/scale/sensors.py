@@ -20,6 +20,8 @@ from smoothdino_model.scale.floor import Floor, floor_of_pose, floor_of_tilt, fl
 from smoothdino_model.scale.gravity import IMU, Gravity
 from smoothdino_model.scale.latest import Latest
 from smoothdino_model.scale.measurement import Measurement
+from smoothdino_model.scale.motion import motion_scale
+from smoothdino_model.scale.odometry import ODOMETRY, Odometry
 from smoothdino_model.scale.ranges import (
     cloud_points,
     cone_scale,
@@ -29,6 +31,7 @@ from smoothdino_model.scale.ranges import (
     range_points,
     scan_points,
 )
+from smoothdino_model.scale.tracks import Tracker, Tracks
 
 Anchor = Callable[[np.ndarray], Measurement]
 Between = Callable[[str, str, int], np.ndarray]  # target_from_source of two frames, at a time
@@ -49,8 +52,11 @@ RANGES = {
     'range': RangeKind('sensor_msgs/msg/Range', range_points, cone_scale, 64),
     'points': RangeKind('sensor_msgs/msg/PointCloud2', cloud_points, points_scale, 8),
 }
-ANCHORS = ('floor', *RANGES)
-MESSAGES = {name: kind.message for name, kind in RANGES.items()} | {'imu': IMU}
+ANCHORS = ('floor', *RANGES, 'odometry')
+MESSAGES = {name: kind.message for name, kind in RANGES.items()} | {
+    'odometry': ODOMETRY,
+    'imu': IMU,
+}
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,9 @@ class Mounting:
 
     Of the camera: metres over the floor (0: not known) and tilt in degrees, or the name of a frame
     on the floor, from which TF tells tilt and, without a height, that too, or an IMU that tells
-    the tilt. ``poses`` are those of sensors, ``imu`` among them, against the camera, x, y, z,
-    roll, pitch and yaw as for :func:`mounted`; where one is () or missing, TF tells.
+    the tilt. ``poses`` are those of sensors, ``imu`` and the child frame of ``odometry`` among
+    them, against the camera, x, y, z, roll, pitch and yaw as for :func:`mounted`; where one is ()
+    or missing, TF tells.
     """
 
     height_m: float = 0.0
@@ -80,7 +87,7 @@ class Sensors:
     def __init__(self, names: Collection[str], between: Between) -> None:
         self._names, self._between = names, between
         self._heard: dict[str, Latest] = {}
-        self._gravity = Gravity()
+        self._gravity, self._odometry, self._tracker = Gravity(), Odometry(), Tracker()
         self.floor: Floor | None = None  # that of the latest frame; replaced whole
         self.forget()
 
@@ -89,39 +96,60 @@ class Sensors:
         self._heard = {
             name: Latest(name, RANGES[name].kept) for name in self._names if name in RANGES
         }
-        self._gravity, self.floor = Gravity(), None
+        self._gravity, self._odometry, self._tracker = Gravity(), Odometry(), Tracker()
+        self.floor = None
 
     def take(self, name: str, message: Any) -> None:
         """Hear a message of the sensor of that name, 'imu' or an anchor."""
         if name == 'imu':
             self._gravity.take(message)
-            return
-        self._heard[name].add(stamp_ns_of(message.header), message)
+        elif name == 'odometry':
+            self._odometry.take(message)
+        else:
+            self._heard[name].add(stamp_ns_of(message.header), message)
 
     def anchors(
-        self, camera: Intrinsics | None, frame_id: str, stamp_ns: int, mounting: Mounting
+        self,
+        camera: Intrinsics | None,
+        frame_id: str,
+        stamp_ns: int,
+        mounting: Mounting,
+        rgb: np.ndarray,
     ) -> dict[str, Anchor]:
         """Give what measures the scale of an image's depth, by the names of the anchors.
 
-        What cannot says why, as does each without a camera.
+        What cannot says why, as does each without a camera. Images (H, W, 3) are to come in the
+        order of time.
         """
         anchors: dict[str, Anchor] = {}
         for name in self._names:
             try:
                 if camera is None:
                     raise ValueError('there is no camera_info that fits')
-                anchors[name] = self._anchor(name, camera, frame_id, stamp_ns, mounting)
+                anchors[name] = self._anchor(name, camera, frame_id, stamp_ns, mounting, rgb)
             except ValueError as error:
                 anchors[name] = partial(_silent, str(error))
         return anchors
 
     def _anchor(
-        self, name: str, camera: Intrinsics, frame_id: str, stamp_ns: int, mounting: Mounting
+        self,
+        name: str,
+        camera: Intrinsics,
+        frame_id: str,
+        stamp_ns: int,
+        mounting: Mounting,
+        rgb: np.ndarray,
     ) -> Anchor:
         if name == 'floor':
             self.floor = None
             self.floor = floor = self._floor(frame_id, stamp_ns, mounting)
             return partial(floor_scale, camera=camera, floor=floor)
+        if name == 'odometry':
+            tracks = self._tracker.follow(rgb, stamp_ns)
+            if tracks is None:
+                raise ValueError('this is the first picture, with which the next are compared')
+            moved_by = partial(self._moved, tracks.key_ns, stamp_ns, frame_id, mounting)
+            return partial(_by_motion, camera=camera, tracks=tracks, moved=moved_by)
         kind, message = RANGES[name], self._heard[name].nearest(stamp_ns)
         sensor_frame = message.header.frame_id
         camera_from_sensor = self._from(name, sensor_frame, frame_id, stamp_ns, mounting)
@@ -129,6 +157,21 @@ class Sensors:
         if not len(points_m):
             raise ValueError(f'the {name} sees nothing within its range')
         return partial(kind.compare, camera=camera, points_m=points_m)
+
+    def _moved(self, key_ns: int, stamp_ns: int, frame_id: str, mounting: Mounting) -> np.ndarray:
+        """Give current_from_key (4, 4) of the camera, by odometry."""
+        current_from_key = self._odometry.moved(key_ns, stamp_ns)
+        child = self._odometry.child_frame_id
+        if not child and not mounting.poses.get('odometry'):
+            raise ValueError(
+                'the odometry names no child_frame_id, so that the place of the camera on it is '
+                'not known: give it by odometry_pose'
+            )
+        key, current = (
+            self._from('odometry', child, frame_id, at_ns, mounting)
+            for at_ns in (key_ns, stamp_ns)
+        )
+        return current @ current_from_key @ np.linalg.inv(key)
 
     def _from(
         self, name: str, sensor_frame: str, frame_id: str, stamp_ns: int, mounting: Mounting
@@ -177,6 +220,21 @@ def pose_in_words(words: str) -> tuple[float, ...]:
     if len(pose) not in (0, 6) or not all(math.isfinite(one) for one in pose):
         raise ValueError(f"expected six numbers such as '0.1 0 -0.2 0 0 0', got {words!r}")
     return pose
+
+
+def _by_motion(
+    depth_m: np.ndarray,
+    *,
+    camera: Intrinsics,
+    tracks: Tracks,
+    moved: Callable[[], np.ndarray],
+) -> Measurement:
+    """Ask for the way only now: while the network ran, the odometry of the image has come."""
+    try:
+        current_from_key = moved()
+    except ValueError as error:
+        return Measurement(why_none=str(error))
+    return motion_scale(depth_m, camera, tracks, current_from_key)
 
 
 def _silent(why: str, _: np.ndarray) -> Measurement:

@@ -12,6 +12,7 @@ _WIDTH = 320  # of the grey picture that is looked at
 # Weak ones count: what has no strong corner, a wall, is most of a picture.
 _CORNERS, _QUALITY, _APART_PX = 120, 0.003, 14
 _WINDOW, _LEVELS, _STOP = (11, 11), 3, (3, 12, 0.03)
+_LEAST_TEXTURE = 1e-3  # of calcOpticalFlowPyrLK: beneath, noise is followed
 _MOST_DIFFERENCE = 15.0  # grey values a pixel: beyond, it is something else that is seen there
 _LEAST_LEFT = 0.5  # of the corners, below which another picture is kept
 _OLDEST_NS = 3_000_000_000  # what is kept; odometry drifts
@@ -19,11 +20,15 @@ _OLDEST_NS = 3_000_000_000  # what is kept; odometry drifts
 
 @dataclass(frozen=True, eq=False)
 class Tracks:
-    """Corners of the picture of ``key_ns``: where they were and are, (N, 2) x and y in pixels."""
+    """Corners of the picture of ``key_ns``: where they were and are, (N, 2) x and y in pixels.
+
+    ``step`` of these are one of the picture that was looked at.
+    """
 
     key_ns: int
     was_px: np.ndarray
     are_px: np.ndarray
+    step: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +64,8 @@ class Tracker:
         seen = _followed(key, grey)
         left = len(seen.was_px)
         self._key = seen if left >= _LEAST_LEFT * key.begun else _kept(grey, stamp_ns)
-        return Tracks(key.stamp_ns, _in_picture(seen.was_px, step), _in_picture(seen.are_px, step))
+        was_px, are_px = _in_picture(seen.was_px, step), _in_picture(seen.are_px, step)
+        return Tracks(key.stamp_ns, was_px, are_px, step)
 
 
 def _small(rgb: np.ndarray) -> tuple[np.ndarray, int]:
@@ -90,6 +96,7 @@ def _followed(key: _Key, grey: np.ndarray) -> _Key:
         maxLevel=_LEVELS,
         criteria=_STOP,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+        minEigThreshold=_LEAST_TEXTURE,
     )
     height, width = grey.shape
     x, y = are_px[:, 0].T

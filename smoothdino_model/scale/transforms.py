@@ -44,7 +44,7 @@ class _Joint:
         if 0 < after < len(self._stamps_ns):
             before_ns, after_ns = self._stamps_ns[after - 1 : after + 1]
             part = (stamp_ns - before_ns) / (after_ns - before_ns)
-            return _between(self._poses[after - 1], self._poses[after], part)
+            return between_poses(self._poses[after - 1], self._poses[after], part)
         nearest = max(after - 1, 0)
         apart_s = (stamp_ns - self._stamps_ns[nearest]) / 1e9
         if abs(apart_s) * 1e9 > _WITHIN_NS:
@@ -124,7 +124,7 @@ class Transforms:
         whole = np.eye(4)
         for frame in frames:
             try:
-                whole = _matrix(*self._joints[frame].at(stamp_ns)) @ whole
+                whole = matrix_of(*self._joints[frame].at(stamp_ns)) @ whole
             except ValueError as error:
                 raise ValueError(
                     f'the nearest transform of {frame!r:.80} {error} than the image: does it come '
@@ -133,7 +133,7 @@ class Transforms:
         return whole
 
 
-def _between(
+def between_poses(
     before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.ndarray], part: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Straight on, and by the shorter way round at an even pace (slerp)."""
@@ -150,7 +150,7 @@ def _between(
     return translation, turned / np.linalg.norm(turned)
 
 
-def _matrix(translation: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
+def matrix_of(translation: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
     x, y, z, w = quaternion
     matrix = np.eye(4)
     matrix[:3, :3] = (

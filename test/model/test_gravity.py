@@ -15,6 +15,7 @@ from smoothdino_model.scale.sensors import Mounting, Sensors
 
 MS = 1_000_000
 NOT_TOLD = [-1.0] + [0.0] * 8
+BLANK = np.zeros((48, 64, 3), np.uint8)
 POSE = (0.1, 0.2, 0.3, 170.0, -35.0, 80.0)  # of the IMU in the camera
 
 
@@ -130,7 +131,7 @@ def test_the_floor_by_an_imu_is_that_of_the_camera_s_angles(pitch_deg, roll_deg,
     sensors.take('imu', imu(acceleration=9.81 * up))
     mounting = Mounting(0.7, tilt_by_imu=True, poses={} if by_tf else {'imu': POSE})
     camera = Intrinsics(50.0, 50.0, 32.0, 24.0, 64, 48)
-    sensors.anchors(camera, 'lens', 0, mounting)
+    sensors.anchors(camera, 'lens', 0, mounting, BLANK)
     assert asked == [('lens', 'imu_link')] * by_tf
     assert sensors.floor.height_m == expected.height_m
     np.testing.assert_allclose(sensors.floor.down, expected.down, atol=1e-9)
@@ -141,7 +142,7 @@ def test_the_floor_by_an_imu_is_that_of_the_camera_s_angles(pitch_deg, roll_deg,
 def test_without_an_imu_the_floor_says_so():
     sensors = Sensors(('floor',), lambda *_: np.eye(4))
     anchors = sensors.anchors(
-        Intrinsics(50.0, 50.0, 32.0, 24.0, 64, 48), '', 0, Mounting(0.7, tilt_by_imu=True)
+        Intrinsics(50.0, 50.0, 32.0, 24.0, 64, 48), '', 0, Mounting(0.7, tilt_by_imu=True), BLANK
     )
     assert anchors['floor'](np.ones((48, 64))).why_none == 'no imu has come'
     assert sensors.floor is None

@@ -47,6 +47,7 @@ ROS = {
     'launch_ros',
     'launch_testing',
     'lifecycle_msgs',
+    'nav_msgs',
     'rcl_interfaces',
     'rclpy',
     'rosgraph_msgs',

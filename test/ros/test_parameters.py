@@ -76,6 +76,7 @@ def test_an_integer_will_do_for_a_number_and_nothing_else_is_converted():
         ('scan_pose', '1 2 3'),
         ('range_pose', '0 0 0 0 0 nan'),
         ('points_pose', 'a b c d e f'),
+        ('odometry_pose', '1'),
         ('imu_pose', '0 0'),
         ('tilt_by_imu', 1),
         ('camera_height_m', 0.001),
@@ -155,7 +156,7 @@ def test_what_can_change_while_configured():
         'unsubscribe_after_s',
         *('camera_height_m', 'camera_pitch_deg', 'camera_roll_deg'),
         *('scale_min', 'scale_max', 'scale_warn', 'scan_pose', 'range_pose', 'points_pose'),
-        *('base_frame', 'imu_pose'),
+        *('base_frame', 'imu_pose', 'odometry_pose'),
     }
 
 
