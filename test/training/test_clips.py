@@ -91,6 +91,24 @@ def test_the_principal_point_stays_where_it_is_in_a_picture_of_another_size_or_w
     assert (inner.fx_px, inner.cx_px, inner.cy_px) == pytest.approx((40, 17.5, 5.5))
 
 
+@pytest.mark.parametrize('size', [(24, 24), (12, 32), (12, 12)])
+def test_a_picture_cut_to_another_shape_is_of_the_same_lens(tmp_path, size):
+    """What is seen where is told by K, in the whole picture and in what is left of it."""
+    write_clip(tmp_path, range(1, 3), intrinsics=CAMERA | {'cx_px': 19.5, 'cy_px': 7.5})
+    whole = find_clips(tmp_path)[0].read([0])
+    cut = whole.of_shape(*size)
+    rows, columns = cut.rgb.shape[1:3]
+    assert rows * size[1] == columns * size[0]
+    assert rows == 24 or columns == 32
+    top, left = (24 - rows) // 2, (32 - columns) // 2
+    part = (slice(None), slice(top, top + rows), slice(left, left + columns))
+    np.testing.assert_array_equal(cut.rgb, whole.rgb[part])
+    np.testing.assert_array_equal(cut.depth_m, whole.depth_m[part])
+    assert cut.camera.fx_px == pytest.approx(whole.camera.fx_px)
+    assert cut.camera.cx_px == pytest.approx(whole.camera.cx_px - left)
+    assert cut.camera.cy_px == pytest.approx(whole.camera.cy_px - top)
+
+
 def test_png_pictures_are_not_taken_for_depth(tmp_path):
     write_clip(tmp_path, range(1, 4))
     for i in range(1, 4):

@@ -54,6 +54,26 @@ def test_a_sample_depends_on_seed_and_index_alone(tmp_path):
     assert list(FromStep(4, 7)) == [4, 5, 6]
 
 
+def test_what_another_shape_has_too_much_is_cut_off_and_not_squeezed_in(tmp_path):
+    """In validation, and in training that does not augment: another shape is another lens."""
+    camera = {'fx_px': 40.0, 'fy_px': 40.0, 'cx_px': 15.5}
+    tall = camera | {'cy_px': 23.5, 'width': 32, 'height': 48}
+    write_clip(tmp_path / 'tall', range(1, 101), height=48, intrinsics=tall)
+    wide = camera | {'cy_px': 10.5, 'width': 32, 'height': 22}  # its middle, of the windows' shape
+    write_clip(tmp_path / 'wide', range(1, 101), height=22, intrinsics=wide)
+    samples = []
+    for name in ('tall', 'wide'):
+        source = ClipSource(root=str(tmp_path / name))
+        data = room_data(
+            room_share=0, clips=[source], augment=False, windows=WindowShape((22, 32))
+        )
+        samples.append([data.stream[0]['depth_m'], data.validation[0]['depth_m']])
+    for of_tall, of_wide in zip(*samples, strict=True):
+        known = of_tall.isfinite() & of_wide.isfinite()
+        assert known.float().mean() > 0.9
+        torch.testing.assert_close(of_tall[known], of_wide[known])
+
+
 def test_places_are_mixed_by_share_and_not_by_how_long_they_were_seen(tmp_path):
     for name, first, count in (('hall', 1, 64), ('still', 101, 1), ('pair', 111, 4)):
         write_clip(tmp_path / name, range(first, first + count))
@@ -114,7 +134,7 @@ def test_an_epoch_shows_every_pair_of_a_split_file_once_in_a_new_order(tmp_path)
         val_list=str(tmp_path / 'val_list.json'),
     )
     data = room_data(
-        windows=WindowShape((28, 42), frames=2, strides=(1, 1)),
+        windows=WindowShape((30, 40), frames=2, strides=(1, 1)),
         room_share=0.0,
         clips=[source],
         augment=False,

@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 _PICTURE = re.compile(r'(\d+)(\.jpe?g|_rgb\.png)', re.IGNORECASE)
 _DEPTH = re.compile(r'(\d+)\.png', re.IGNORECASE)
 
+_ROUNDED_PX = 2  # of a picture of the right shape
 _JPEG, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
 _PNG, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
@@ -80,6 +81,27 @@ class Window:
         rgb = scaled(self.rgb, cv2.INTER_AREA)
         depth_m = scaled(self.depth_m, cv2.INTER_NEAREST)
         return replace(self, rgb=rgb, depth_m=depth_m)
+
+    def of_shape(self, height: int, width: int) -> Window:
+        """Cut off what a picture of the shape of (height, width) has not; the middle stays.
+
+        A pixel or two, which rounding leaves, stay as well.
+        """
+        rows, columns = self.rgb.shape[1:3]
+        kept_rows = min(rows, round(columns * height / width))
+        kept_columns = min(columns, round(rows * width / height))
+        if max(rows - kept_rows, columns - kept_columns) <= _ROUNDED_PX:
+            return self
+        top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
+        part = (slice(None), slice(top, top + kept_rows), slice(left, left + kept_columns))
+        x, y = self.middle
+        return replace(
+            self,
+            rgb=self.rgb[part],
+            depth_m=self.depth_m[part],
+            focal=self.focal * columns / kept_columns,
+            middle=((x * columns - left) / kept_columns, (y * rows - top) / kept_rows),
+        )
 
     def at_trained_focal(self) -> Window:
         """Scale depth to what a camera of the trained focal length would need to see the same.

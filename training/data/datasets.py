@@ -68,7 +68,7 @@ class WindowStream(Dataset):
             changed = augmented(window, rng, least_crop=least_crop, aspect=width / height)
             if np.isfinite(changed.depth_m).any(axis=(1, 2)).all():  # the crop left some truth
                 window = changed
-        window = window.at_trained_focal().resized(*self.size)
+        window = window.of_shape(*self.size).at_trained_focal().resized(*self.size)
         return _tensors(window)
 
     def _clip_window(
@@ -153,7 +153,7 @@ class ValidationWindows(Dataset):
             windows = self.clips[source - (self.room is not None)]
             evenly = (2 * number + 1) * len(windows) // (2 * self.each)
             window = windows.window(evenly, np.random.default_rng(index))
-        window = window.at_trained_focal().resized(*self.size)
+        window = window.of_shape(*self.size).at_trained_focal().resized(*self.size)
         return {**_tensors(window), 'source': torch.tensor(source)}
 
 
