@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What anchors of the scale cost, beside the network: python -m benchmarks.scale_anchor
 
-Of a frame of 640x480 of a room. What they buy is printed by training.evaluate --scale-anchor.
+Of frames of 640x480 of a room; that of odometry is with the corners of each picture followed.
+What they buy is printed by training.evaluate --scale-anchor.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
 from time import perf_counter
 
 import numpy as np
@@ -22,11 +24,15 @@ from smoothdino_model import (
     floor_scale,
     points_scale,
 )
+from smoothdino_model.recordings.frames import PERIOD_NS
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.scale.measurement import Measurement
+from smoothdino_model.scale.motion import motion_scale
+from smoothdino_model.scale.tracks import Tracker
 
 UNSEEN_ROOM = 1_000_100
 TIMED = 200
+RIDE = 20  # frames, there and back again
 
 
 def main() -> None:
@@ -35,12 +41,14 @@ def main() -> None:
     parser.add_argument('--device', default='auto')
     options = parser.parse_args()
     pipeline = DepthPipeline.from_pretrained(options.model, device=options.device)
-    frame = SampleRoom(UNSEEN_ROOM, height=480, width=640).frame(0)
+    room = SampleRoom(UNSEEN_ROOM, height=480, width=640)
+    frame = room.frame(0)
     pipeline.step({'': CameraFrame(frame.rgb, 0)})
     start_s = perf_counter()
     depth_m = pipeline.step({'': CameraFrame(frame.rgb, 1)})[''].depth_m
     print(f'{cpu_name()}, 640x480: the network {1000 * (perf_counter() - start_s):.0f} ms')
-    for name, anchor in _anchors(frame).items():
+    anchors = _anchors(frame) | {'odometry': _odometry([room.frame(i) for i in range(RIDE)])}
+    for name, anchor in anchors.items():
         taken_ms = []
         for _ in range(TIMED):
             start_s = perf_counter()
@@ -64,6 +72,26 @@ def _anchors(frame: Frame) -> dict[str, Callable[[np.ndarray], Measurement]]:
         'floor': partial(floor_scale, camera=camera, floor=floor_of_pose(pose)),
         'scan': partial(points_scale, camera=camera, points_m=points_m),
     }
+
+
+def _odometry(ride: Sequence[Frame]) -> Callable[[np.ndarray], Measurement]:
+    """Follow the next frame of the ride, from one end to the other and back, and measure."""
+    tracker, camera = Tracker(), ride[0].intrinsics
+    assert camera is not None
+    numbers = cycle((*range(len(ride)), *reversed(range(len(ride)))))
+    poses: dict[int, np.ndarray] = {}
+
+    def anchor(depth_m: np.ndarray) -> Measurement:
+        frame, stamp_ns = ride[next(numbers)], len(poses) * PERIOD_NS
+        assert frame.world_from_camera is not None
+        poses[stamp_ns] = frame.world_from_camera
+        tracks = tracker.follow(frame.rgb, stamp_ns)
+        if tracks is None:
+            return Measurement(why_none='the first picture')
+        moved = np.linalg.solve(poses[stamp_ns], poses[tracks.key_ns])
+        return motion_scale(depth_m, camera, tracks, moved)
+
+    return anchor
 
 
 if __name__ == '__main__':

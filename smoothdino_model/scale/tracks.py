@@ -70,8 +70,8 @@ class Tracker:
 
 def _small(rgb: np.ndarray) -> tuple[np.ndarray, int]:
     """The grey picture, of every so many-th pixel's surroundings, and how many these are."""
-    step = max(1, round(rgb.shape[1] / _WIDTH))
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    step = max(1, round(min(grey.shape[1] / _WIDTH, grey.shape[0] / 2)))
     height, width = grey.shape[0] // step, grey.shape[1] // step
     whole = grey[: height * step, : width * step]
     return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), step

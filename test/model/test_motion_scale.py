@@ -142,6 +142,15 @@ def test_a_picture_without_corners_is_followed_into_nothing():
     assert tracks.was_px.shape == tracks.are_px.shape == (0, 2)
 
 
+@pytest.mark.parametrize('shape', [(1, 1), (2, 5), (8, 3000), (3000, 8), (16, 16)])
+def test_pictures_of_any_shape_are_followed(shape):
+    tracker = Tracker()
+    rgb = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    for stamp_ns, one in enumerate((rgb, rgb[..., ::-1], rgb[::-1])):
+        tracks = tracker.follow(one, stamp_ns)
+    assert tracks is not None
+
+
 def test_a_large_picture_is_followed_in_its_own_pixels():
     tracker = Tracker()
     rgb, _ = seen(KEY)

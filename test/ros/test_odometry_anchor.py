@@ -16,7 +16,7 @@ from nav_msgs.msg import Odometry
 from std_msgs.msg import Header
 
 from support.driven_room import FOCAL_PX, PERIOD_NS, POSE, DrivenRoom
-from support.ros_processes import Observer, depth_m
+from support.ros_processes import ROOT, Observer, depth_m, depth_node
 from support.still_room import anchored_node, log_error
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('dds')]
@@ -135,6 +135,19 @@ def test_what_measures_nothing_says_why_and_the_scale_stays(viewer, change, said
     assert said in viewer.values()['odometry why none']
     assert {one.vector.x for one in viewer.scales} == {1.0}
     viewer.change = lambda message: None
+
+
+def test_without_nav_msgs_the_node_says_so_and_goes_on(tmp_path, monkeypatch):
+    (tmp_path / 'nav_msgs').mkdir()
+    (tmp_path / 'nav_msgs' / '__init__.py').write_text("raise ImportError('not installed')\n")
+    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{ROOT}')
+    settings = {'scale_anchor': 'odometry', 'model': 'smoothdino-small'}
+    words = [word for name, value in settings.items() for word in ('-p', f'{name}:={value}')]
+    with depth_node(tmp_path / 'log', '-r', '__ns:=/bare', *words) as bare:
+        viewer = Observer(namespace='/bare')
+        assert viewer.wait_for(lambda: viewer.state() == 'active', 200), bare.words()
+        assert viewer.wait_for(lambda: 'needs the package nav_msgs' in bare.words(), 20)
+        viewer.node.destroy_node()
 
 
 def test_an_odometry_that_is_silent_is_named(node, viewer):
