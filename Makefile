@@ -125,6 +125,7 @@ smoothdino-small: setup
 	$(PY) -m training.render_rooms runs/rooms --rooms 36
 	$(FIT_SMALL) $(if $(ENCODER),--model.network.encoder '$(ENCODER)')
 	$(FIT_SMALL) --config training/configs/smoothdino_small_places.yaml
+	$(PY) -m training.floor_looks runs/smoothdino_small_places/model --model runs/smoothdino_small_places/model
 	@echo 'The model is in runs/smoothdino_small_places/model; its figures:'
 	$(PY) -m training.evaluate --source nyu clips room --clips '7scenes_redkitchen_*' \
 	  --model runs/smoothdino_small_places/model

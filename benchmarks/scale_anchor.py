@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What anchors of the scale cost, beside the network: python -m benchmarks.scale_anchor
 
-Of frames of 640x480 of a room; that of odometry is with the corners of each picture followed.
-What they buy is printed by training.evaluate --scale-anchor.
+Of frames of 640x480 of a room; the floor is with what looks like one to the model, odometry with
+the corners of each picture followed. What they buy is printed by training.evaluate --scale-anchor.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from itertools import cycle
 from time import perf_counter
 
 import numpy as np
+import torch
 
 from benchmarks.machine import cpu_name
 from smoothdino_model import (
     CameraFrame,
     DepthPipeline,
     Frame,
+    SmoothDino,
     floor_of_pose,
     floor_scale,
+    load_model,
     points_scale,
 )
 from smoothdino_model.recordings.frames import PERIOD_NS
 from smoothdino_model.room.sample_room import SampleRoom
-from smoothdino_model.scale.measurement import Measurement
+from smoothdino_model.scale.measurement import Measurement, vouched
 from smoothdino_model.scale.motion import motion_scale
 from smoothdino_model.scale.tracks import Tracker
 
@@ -47,7 +50,8 @@ def main() -> None:
     start_s = perf_counter()
     depth_m = pipeline.step({'': CameraFrame(frame.rgb, 1)})[''].depth_m
     print(f'{cpu_name()}, 640x480: the network {1000 * (perf_counter() - start_s):.0f} ms')
-    anchors = _anchors(frame) | {'odometry': _odometry([room.frame(i) for i in range(RIDE)])}
+    anchors = _anchors(frame, load_model(options.model).eval())
+    anchors |= {'odometry': _odometry([room.frame(i) for i in range(RIDE)])}
     for name, anchor in anchors.items():
         taken_ms = []
         for _ in range(TIMED):
@@ -58,7 +62,7 @@ def main() -> None:
         print(f'{name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms')
 
 
-def _anchors(frame: Frame) -> dict[str, Callable[[np.ndarray], Measurement]]:
+def _anchors(frame: Frame, model: SmoothDino) -> dict[str, Callable[[np.ndarray], Measurement]]:
     """The floor, and a scan that sees the middle row of the true depth."""
     camera, truth_m, pose = frame.intrinsics, frame.depth_m, frame.world_from_camera
     assert camera is not None
@@ -68,8 +72,18 @@ def _anchors(frame: Frame) -> dict[str, Callable[[np.ndarray], Measurement]]:
     z = truth_m[row]
     x = (np.arange(camera.width) - camera.cx_px) / camera.fx_px * z
     points_m = np.stack((x, (row - camera.cy_px) / camera.fy_px * z, z), axis=-1)
+    with torch.inference_mode():
+        _, state = model(torch.from_numpy(frame.rgb)[None], None)
+    floor = floor_of_pose(pose)
+
+    @torch.inference_mode()
+    def by_floor(depth_m: np.ndarray) -> Measurement:
+        odds = None if state is None else model.floor_odds(state)
+        looks = None if odds is None else odds[0].numpy()
+        return vouched(floor_scale(depth_m, camera, floor), looks)
+
     return {
-        'floor': partial(floor_scale, camera=camera, floor=floor_of_pose(pose)),
+        'floor': by_floor,
         'scan': partial(points_scale, camera=camera, points_m=points_m),
     }
 

@@ -25,7 +25,7 @@ from smoothdino_model.network.memory import FRAMES
 from smoothdino_model.network.smoothdino import SmoothDino, Step
 from smoothdino_model.network.temporal_state import CameraState, TemporalState
 from smoothdino_model.scale.filter import SCALE_RANGE, ScaleState, filtered
-from smoothdino_model.scale.measurement import Measurement
+from smoothdino_model.scale.measurement import Measurement, vouched
 from smoothdino_model.weights.checkpoint import load_model
 from smoothdino_model.weights.hub import DEFAULT_MODEL
 
@@ -144,11 +144,13 @@ class DepthPipeline:
                 self._memories[camera].state if resets[camera] is None else None
                 for camera in cameras
             ]
-            depths_m, motions, next_states = self._run(
-                [frames[camera].rgb for camera in cameras], states
+            depths_m, motions, next_states, looks = self._run(
+                [frames[camera].rgb for camera in cameras],
+                states,
+                looking=any(frames[camera].anchors for camera in cameras),
             )
-            for camera, depth_m, motion, state in zip(
-                cameras, depths_m, motions, next_states, strict=True
+            for camera, depth_m, motion, state, odds in zip(
+                cameras, depths_m, motions, next_states, looks, strict=True
             ):
                 dx, dy, confidence = motion.tolist()
                 frame = frames[camera]
@@ -156,7 +158,10 @@ class DepthPipeline:
                 # reason to forget them.
                 scale = self._scale(camera, frame)
                 scaled_m = depth_m * np.float32(scale)  # its own: what came is lent
-                measured = {name: measure(scaled_m) for name, measure in frame.anchors.items()}
+                measured = {
+                    name: vouched(measure(scaled_m), odds)
+                    for name, measure in frame.anchors.items()
+                }
                 before = self._memories[camera].anchored if resets[camera] is None else None
                 anchored = self._anchored(before, measured, frame.stamp_ns)
                 if anchored is not None:
@@ -226,12 +231,14 @@ class DepthPipeline:
 
     @torch.inference_mode()
     def _run(
-        self, images: list[np.ndarray], states: Sequence[CameraState | None]
-    ) -> tuple[np.ndarray, np.ndarray, Sequence[CameraState | None]]:
-        """Give depth (B, H, W), motion (B, 3) as dx, dy, confidence, and the next states.
+        self, images: list[np.ndarray], states: Sequence[CameraState | None], *, looking: bool
+    ) -> tuple[np.ndarray, np.ndarray, Sequence[CameraState | None], Sequence[np.ndarray | None]]:
+        """Give depth (B, H, W), motion (B, 3) as dx, dy, confidence, the next states, and with
+        ``looking`` what of each picture (rows, columns) looks like floor, where that is known.
 
-        Depth and motion are lent until the next call.
+        All but the states are lent until the next call.
         """
+        unknown: list[None] = [None] * len(images)
         depth_m, state = self._open_network()(
             self._host.upload(images), TemporalState.join(states)
         )
@@ -239,11 +246,16 @@ class DepthPipeline:
             return (
                 self._host.download(depth_m)[0],
                 np.zeros((len(images), 3)),
-                [None] * len(images),
+                unknown,
+                unknown,
             )
         motion = torch.cat((state.shift_px, state.confidence[:, None]), dim=1)
-        depths_m, motions = self._host.download(depth_m, motion)
-        return depths_m, motions, state.split()
+        odds = self.model.floor_odds(state) if looking else None
+        if odds is None:
+            depths_m, motions = self._host.download(depth_m, motion)
+            return depths_m, motions, state.split(), unknown
+        depths_m, motions, looks = self._host.download(depth_m, motion, odds)
+        return depths_m, motions, state.split(), list(looks)
 
     @torch.inference_mode()
     def _without_batch(self, cameras: Iterable[str]) -> dict[str, _Memory]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from smoothdino_model.network.adapter import TemporalAdapter
 from smoothdino_model.network.backbone import DepthBackbone, Features, NetworkInput
+from smoothdino_model.network.floor_looks import FloorLooks
 from smoothdino_model.network.memory import Recalled, blend, recall
 from smoothdino_model.network.phase_correlation import (
     LEAST_CONFIDENCE,
@@ -75,7 +76,12 @@ class SmoothDino(nn.Module):
     """
 
     def __init__(
-        self, backbone: DepthBackbone, adapter: TemporalAdapter | None = None, *, memory: int = 0
+        self,
+        backbone: DepthBackbone,
+        adapter: TemporalAdapter | None = None,
+        *,
+        memory: int = 0,
+        floor_looks: FloorLooks | None = None,
     ) -> None:
         super().__init__()
         if adapter is not None:
@@ -93,6 +99,7 @@ class SmoothDino(nn.Module):
         self.backbone = backbone
         self.adapter = adapter
         self.memory = memory
+        self.floor_looks = floor_looks
 
     @property
     def temporal(self) -> bool:
@@ -121,6 +128,17 @@ class SmoothDino(nn.Module):
         if not self.temporal:
             return Seen(features, None)
         return Seen(features, windowed_spectrum(self.backbone.luma(network_input)))
+
+    def floor_odds(self, state: TemporalState) -> Tensor | None:
+        """Give the log odds (B, rows, columns) that patches of the newest frames are floor.
+
+        None where that is not known of this encoder, or nothing is remembered.
+        """
+        if self.floor_looks is None or not self.memory:
+            return None
+        height, width = self.backbone.seen_size(*state.frame_size)
+        grid = (height // self.backbone.patch, width // self.backbone.patch)
+        return self.floor_looks(state.levels[self.floor_looks.level][:, 0]).unflatten(1, grid)
 
     def adapt(
         self, seen: Seen, state: TemporalState | None

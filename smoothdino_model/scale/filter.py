@@ -4,7 +4,8 @@
 An anchor sees a part of a picture that is bent, and a height was read off a ruler: of the scale
 it is itself unsure by its spread. What it says counts as far as it goes beyond that, so that a
 network that is right already is left alone. What comes as a surprise may be something else that
-was measured, and has to last.
+was measured, and has to last. A table that is believed a little raises the scale a little, and
+may not be believed the more for it: doubt is measured from what is confirmed.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ class ScaleState:
     """What is believed of one camera's scale; replaced whole at each frame.
 
     ``log_scale`` and ``variance`` are the Kalman filter's, of the logarithm; ``spread`` is that of
-    what was last measured. ``log_given`` is what depth was multiplied by. ``surprise`` is a scale
-    that has been measured since ``surprised_ns`` and is not believed yet.
+    what was last measured. ``confirmed`` is the most of it that is beyond doubt: measured without
+    any, or a surprise that has lasted. ``log_given`` is what depth was multiplied by. ``surprise``
+    is a scale that has been measured since ``surprised_ns`` and is not believed yet.
     """
 
     stamp_ns: int
     log_scale: float = 0.0
     variance: float = _PRIOR**2
     spread: float = math.inf
+    confirmed: float = 0.0
     log_given: float = 0.0
     surprise: float | None = None
     surprised_ns: int = 0
@@ -63,13 +66,17 @@ def filtered(
     found = [one for one in measurements if not one.why_none]
     if found:
         certain = [one for one in found if one.doubt == math.inf]
-        reference = _together(certain).log_scale if certain else now.log_scale
+        reference = _together(certain).log_scale if certain else now.confirmed
         likely = [
             _the_less_the_higher(one, reference)
             for one in found
             if one.log_scale - reference <= one.doubt
         ]
-        now = _believing(now, _together(likely or found), doubtful=not likely)
+        before = now
+        now = _believing(before, _together(likely or found), doubtful=not likely)
+        lasted = not likely and now.log_scale != before.log_scale
+        confirmed = now.log_scale if certain or lasted else min(now.confirmed, now.log_scale)
+        now = replace(now, confirmed=confirmed)
     wanted = min(max(_beyond_its_spread(now), math.log(least)), math.log(most))
     if state is not None:
         step = wanted - state.log_given

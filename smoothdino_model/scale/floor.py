@@ -121,7 +121,8 @@ def floor_scale(depth_m: np.ndarray, camera: Intrinsics, floor: Floor) -> Measur
     best = _lowest_surface(candidates, log_scale[known], samples)
     if isinstance(best, str):
         return Measurement(samples=samples, why_none=best)
-    inliers = candidates[np.abs(candidates - best) <= _NEAR]
+    where = level & known & (np.abs(log_scale - best) <= _NEAR)
+    inliers = log_scale[where]
     middle = float(np.median(inliers))
     spread = math.hypot(
         _OF_SCATTER * 1.4826 * float(np.median(np.abs(inliers - middle))),
@@ -131,7 +132,7 @@ def floor_scale(depth_m: np.ndarray, camera: Intrinsics, floor: Floor) -> Measur
     height_m = floor.height_m
     left_m = height_m - _FURNITURE_M
     doubt = math.log(height_m / left_m) if left_m > 0 else math.inf
-    return Measurement(middle, spread, inliers.size, samples, height_m, doubt=doubt)
+    return Measurement(middle, spread, inliers.size, samples, height_m, doubt=doubt, where=where)
 
 
 def _lowest_surface(candidates: np.ndarray, every: np.ndarray, samples: int) -> float | str:

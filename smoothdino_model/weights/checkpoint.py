@@ -2,8 +2,8 @@
 """Weights on disk: a directory that rebuilds its model, and nothing in it is ever executed.
 
 A model directory holds transformers' ``config.json`` and ``model.safetensors``, an optional
-``preprocessor_config.json`` and, where an adapter was trained for it, ``adapter.json`` and
-``adapter.safetensors``.
+``preprocessor_config.json`` and ``floor.json`` and, where an adapter was trained for it,
+``adapter.json`` and ``adapter.safetensors``.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from smoothdino_model.network.trained_camera import trained_camera
 from smoothdino_model.one_line import first_line
 from smoothdino_model.weights.errors import CheckpointError
 from smoothdino_model.weights.fingerprint import check_encoder, encoder_fingerprint
+from smoothdino_model.weights.floor_looks import load_floor_looks, save_floor_looks
 from smoothdino_model.weights.hub import DEFAULT_MODEL, resolve_model, weight_files
 from smoothdino_model.weights.published import load_published
 from smoothdino_model.whole_files import write_whole
@@ -75,13 +76,14 @@ def load_model(
     """
     directory = resolve_model(model)
     backbone = _load_backbone(directory, str(model), input_height)
+    looks = load_floor_looks(directory, backbone)
     if adapter is None:
         adapter = directory if (directory / ADAPTER_CONFIG).exists() else 'none'
     if str(adapter) == 'none':
-        return SmoothDino(backbone, memory=memory)
+        return SmoothDino(backbone, memory=memory, floor_looks=looks)
     loaded = load_adapter(adapter)
     try:
-        fitted = SmoothDino(backbone, loaded)
+        fitted = SmoothDino(backbone, loaded, floor_looks=looks)
         check_encoder(loaded, backbone, f'the adapter {adapter}')
     except ValueError as error:
         raise CheckpointError(f'{adapter} does not fit {model}: {error}') from error
@@ -112,6 +114,8 @@ def save_model(
         'image_std': model.backbone.std.flatten().tolist(),
     } | _resizing(model.backbone)
     _write_json(directory / 'preprocessor_config.json', preprocessor)
+    if model.floor_looks is not None:
+        save_floor_looks(model.floor_looks, directory)
     if model.adapter is not None:
         save_adapter(model.adapter, directory, backbone=model.backbone, dtype=dtype)
 

@@ -71,7 +71,7 @@ def download_model(name: str) -> Path:
         info = huggingface_hub.model_info(name, timeout=10)
         files = {file.rfilename for file in info.siblings or ()}
         weights = next((kind for kind in WEIGHTS if kind in files), 'pytorch_model.bin')
-        patterns = ['*config.json', 'adapter.*', weights, *WEIGHTS.get(weights, ())]
+        patterns = ['*config.json', 'adapter.*', 'floor.json', weights, *WEIGHTS.get(weights, ())]
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # the hub's client lets through errors of several libraries
         raise CheckpointError(

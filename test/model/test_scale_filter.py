@@ -113,3 +113,15 @@ def test_a_stream_in_two_parts_equals_the_whole():
         state = filtered(before, [one], stamp_ns=i * PERIOD_NS, least=0.25, most=4)
         again = filtered(before, [one], stamp_ns=i * PERIOD_NS, least=0.25, most=4)
         assert again == state
+
+
+def test_what_may_be_a_table_does_not_creep_up():
+    rising = [says(0.05 + 0.004 * i, doubt=0.1) for i in range(180)]  # six seconds
+    assert max(given(rising)) < 0.1
+
+
+def test_what_is_beyond_doubt_is_what_doubt_is_measured_from():
+    sure, like_it = [says(0.5)] * 10, [says(0.55, doubt=0.1)] * 60
+    scales = given(sure + like_it)
+    assert scales[-1] == pytest.approx(0.5, abs=0.05)
+    assert given(like_it)[-1] == 0  # alone it would have to last

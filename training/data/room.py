@@ -80,14 +80,21 @@ def unseen_room(number: int, *, height: int, width: int, any_mount: bool = False
     up.
     """
     seed = FIRST_UNSEEN_ROOM + number
+    if any_mount:
+        return room_of_any_mount(seed, height=height, width=width)
+    return SampleRoom(seed, height=height, width=width, focal_px=TRAINED_FOCAL * width)
+
+
+def room_of_any_mount(seed: int, *, height: int, width: int) -> SampleRoom:
+    """Give a room whose camera is as high and tilted as those of robots may be."""
     rng = np.random.default_rng(seed)
     return SampleRoom(
         seed,
         height=height,
         width=width,
         focal_px=TRAINED_FOCAL * width,
-        camera_height_m=rng.uniform(*_HEIGHTS_M) if any_mount else None,
-        camera_pitch_deg=rng.uniform(*_PITCHES_DEG) if any_mount else None,
+        camera_height_m=rng.uniform(*_HEIGHTS_M),
+        camera_pitch_deg=rng.uniform(*_PITCHES_DEG),
     )
 
 

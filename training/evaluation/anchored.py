@@ -13,7 +13,7 @@ import numpy as np
 from smoothdino_model.recordings.frames import Intrinsics
 from smoothdino_model.scale.filter import SCALE_RANGE, ScaleState, filtered
 from smoothdino_model.scale.floor import Floor, floor_scale
-from smoothdino_model.scale.measurement import Measurement
+from smoothdino_model.scale.measurement import Measurement, vouched
 from smoothdino_model.scale.ranges import points_scale
 from training.evaluation.driven import Driven
 
@@ -28,7 +28,8 @@ _FLOOR_M = 0.05  # over the floor and beneath: what is floor in the true depth
 class Surroundings:
     """One frame as anchors know it: camera, floor (None: not known), true depth (H, W), stamp.
 
-    Odometry knows its picture (H, W, 3) and pose (4, 4) as well.
+    Odometry knows its picture (H, W, 3) and pose (4, 4) as well, a floor what looks like one, as
+    :func:`vouched` takes it.
     """
 
     camera: Intrinsics
@@ -37,6 +38,7 @@ class Surroundings:
     stamp_ns: int
     rgb: np.ndarray | None = None
     world_from_camera: np.ndarray | None = None
+    looks: np.ndarray | None = None
 
 
 @dataclass(eq=False)
@@ -74,7 +76,10 @@ class Anchored:
 
     def depths(self, depth_m: np.ndarray, around: Surroundings) -> dict[str, np.ndarray]:
         """Give the depth (H, W) of the next frame in each way, out of that without anchors."""
-        measured = {kind: anchor(depth_m) for kind, anchor in self._anchors(around).items()}
+        measured = {
+            kind: vouched(anchor(depth_m), around.looks)
+            for kind, anchor in self._anchors(around).items()
+        }
         anchored = {}
         for way in self.ways:
             self._states[way] = filtered(
@@ -133,8 +138,12 @@ def floor_share(around: Surroundings) -> float:
     """Tell how much of the picture is floor by its true depth; NaN where it is not known."""
     if around.floor is None:
         return math.nan
-    over_m = _over_floor_m(_points(around.truth_m, around.camera), around)
-    return float(np.mean(np.abs(over_m) < _FLOOR_M))
+    return float(np.mean(np.abs(height_over_floor_m(around)) < _FLOOR_M))
+
+
+def height_over_floor_m(around: Surroundings) -> np.ndarray:
+    """Give the height over the floor (H, W) by the true depth; NaN where it is not known."""
+    return _over_floor_m(_points(around.truth_m, around.camera), around)
 
 
 def _over_floor_m(points_m: np.ndarray, around: Surroundings) -> np.ndarray:

@@ -193,7 +193,7 @@ def _moments(
     anchored.reset()
     for start in range(0, stretch.length, _TOGETHER):
         window = stretch.read(range(start, min(start + _TOGETHER, stretch.length)))
-        depths_m, published_m = methods.depths(window.rgb)
+        depths_m, published_m, looks = methods.depths(window.rgb)
         height, width = window.depth_m.shape[1:]
         camera = {'focal': window.focal, 'height': height, 'width': width}
         zoom = np.float32(methods.backbone.trained_camera.scale(**camera))
@@ -211,6 +211,7 @@ def _moments(
                 window.stamps_ns[i] if window.stamps_ns else (start + i) * PERIOD_NS,
                 rgb,
                 pose,
+                looks[i],
             )
             yield Moment(
                 rgb,

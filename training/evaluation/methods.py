@@ -53,6 +53,7 @@ class Methods:
         )
         self.device = loaded.device
         self.backbone = loaded.model.backbone
+        self._floor_looks = loaded.model.floor_looks
         dtype = dtype_of(loaded.precision)
         self._adapted: dict[str, SmoothDino] = {}
         for name, path in adapters.items():
@@ -74,11 +75,14 @@ class Methods:
         self._states.clear()
 
     @torch.inference_mode()
-    def depths(self, rgb: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Give each method's depth (T, H, W) of the next frames (T, H, W, 3), twice.
+    def depths(
+        self, rgb: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Sequence[np.ndarray | None]]:
+        """Give each method's depth (T, H, W) of the next frames (T, H, W, 3), twice, and looks.
 
         First in metres as the node has it, then as the published code evaluates it: the map of
-        the padded input squeezed to the frame's size, plus 1 mm, within 1 mm and 10 m.
+        the padded input squeezed to the frame's size, plus 1 mm, within 1 mm and 10 m. The looks
+        are for each frame the log odds (rows, columns) that it is floor, where that is known.
         """
         seen = self._seeing.see(torch.from_numpy(rgb).to(self.device))
         size = seen.features.frame_size
@@ -91,7 +95,13 @@ class Methods:
             squeezed = functional.interpolate(maps[:, None], size, mode='bilinear')
             published = (squeezed[:, 0] + _PUBLISHED_OFFSET_M).clamp(max=_PUBLISHED_MOST_M)
             published_m[name] = published.cpu().numpy()
-        return depths_m, published_m
+        return depths_m, published_m, self._looks(seen.features)
+
+    def _looks(self, features: Features) -> Sequence[np.ndarray | None]:
+        if self._floor_looks is None:
+            return [None] * len(features.levels[0])
+        odds = self._floor_looks(features.levels[self._floor_looks.level])
+        return list(odds.unflatten(1, features.grid).cpu().numpy())
 
     def _adapt(self, name: str, seen: Seen, length: int) -> Features:
         if name == PER_FRAME:
