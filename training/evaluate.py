@@ -190,7 +190,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs='+',
         default=[],
         metavar='ANCHOR',
-        help='anchor the scale of steadied depth as well: floor, scan, odometry, or some by a +',
+        help='anchor the scale of steadied depth as well: floor, scan, odometry, true-floor, '
+        'or some by a +',
     )
     add(
         '--scan-height',

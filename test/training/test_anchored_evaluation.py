@@ -7,8 +7,11 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
+from smoothdino_model import load_model, save_model
 from smoothdino_model.camera_frame import CameraFrame
+from smoothdino_model.network.floor_looks import FloorLooks
 from smoothdino_model.pipeline import DepthPipeline
 from smoothdino_model.room.sample_room import SampleRoom
 from smoothdino_model.scale.floor import floor_of_pose, floor_of_tilt, floor_scale
@@ -16,7 +19,13 @@ from smoothdino_model.scale.ranges import points_scale
 from support.made_views import CAMERA, planes_m, pose_of
 from training import evaluate
 from training.data.room import unseen_room
-from training.evaluation.anchored import Anchored, Surroundings, floor_share, scan_of
+from training.evaluation.anchored import (
+    Anchored,
+    Surroundings,
+    floor_share,
+    scan_of,
+    true_floor_scale,
+)
 from training.evaluation.driven import Driven
 from training.evaluation.gaps import gaps
 from training.evaluation.measure import ERRORS, Measured, measure
@@ -32,13 +41,24 @@ def seen(height_m, pitch_deg, *planes):
     return Surroundings(CAMERA, floor_of_tilt(height_m, pitch_deg), truth_m, 7)
 
 
+@pytest.fixture(params=[False, True], ids=['geometry', 'looks'])
+def model_dir(request, tiny_model_dir, tmp_path):
+    if not request.param:
+        return tiny_model_dir
+    model = load_model(tiny_model_dir, adapter='none')
+    weights = torch.linspace(-1, 1, model.backbone.channels)
+    model.floor_looks = FloorLooks(0, weights, 2.0, model.backbone.input_height)
+    save_model(model, tmp_path)
+    return tmp_path
+
+
 @pytest.mark.slow
-def test_anchored_depth_is_that_of_the_pipeline(tiny_model_dir):
-    methods = Methods(tiny_model_dir, {}, memories=[2], device='cpu')
+def test_anchored_depth_is_that_of_the_pipeline(model_dir):
+    methods = Methods(model_dir, {}, memories=[2], device='cpu')
     room = rooms(1, frames=5, stride=9, size=(48, 64), any_mount=True).stretches[0]
     measured = measure([room], methods, anchored=Anchored(['floor', 'scan', 'floor+scan']))
     pipeline = DepthPipeline.from_pretrained(
-        tiny_model_dir, adapter='none', device='cpu', precision='fp32'
+        model_dir, adapter='none', device='cpu', precision='fp32'
     )
     window = room.read(range(5))
     for way in ('floor', 'scan', 'floor+scan'):
@@ -59,6 +79,14 @@ def test_anchored_depth_is_that_of_the_pipeline(tiny_model_dir):
             depth_m = pipeline.step({'': frame})[''].depth_m
             error = np.mean(np.abs(depth_m - window.depth_m[i]) / window.depth_m[i])
             assert measured.values[way]['abs_rel'][i] == pytest.approx(error, rel=2e-3)
+
+
+def test_the_true_floor_says_what_is_right_on_the_floor():
+    around = seen(1.2, 20.0, LEVEL, WALL)
+    depth_m = around.truth_m.copy()
+    depth_m[:60] *= 3  # the wall
+    assert true_floor_scale(depth_m / 1.5, around).scale == pytest.approx(1.5)
+    assert true_floor_scale(depth_m, seen(1.2, -30.0, LEVEL, WALL)).why_none
 
 
 def test_a_scan_sees_what_is_true_where_it_is():
@@ -168,6 +196,6 @@ def test_an_anchor_that_there_is_not_is_refused_in_words(capsys):
     with pytest.raises(SystemExit):
         evaluate.main(['--source', 'room', '--scale-anchor', 'sonar'])
     assert (
-        "expected some of floor, scan, odometry, joined by +, got 'sonar'"
+        "expected some of floor, scan, odometry, true-floor, joined by +, got 'sonar'"
         in capsys.readouterr().err
     )

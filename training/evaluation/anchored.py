@@ -17,11 +17,12 @@ from smoothdino_model.scale.measurement import Measurement, vouched
 from smoothdino_model.scale.ranges import points_scale
 from training.evaluation.driven import Driven
 
-KINDS = ('floor', 'scan', 'odometry')
+KINDS = ('floor', 'scan', 'odometry', 'true-floor')
 _NOISE_M, _DROPPED = 0.02, 0.1  # of a scan
 _BEAMS_RAD = math.radians(0.5)  # from one to the next
 _ROW_M = 0.03  # off the height of a scan: what a beam sees of a map of pixels
 _FLOOR_M = 0.05  # over the floor and beneath: what is floor in the true depth
+_LEAST_FLOOR, _SURE = 0.03, 0.01  # of a picture; the spread of what is measured by the truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,8 @@ class Anchored:
 
     Each keeps a state of its own, as a camera of the pipeline does. A scan is level at
     ``scan_height_m`` over the floor; without that it is the row of the picture's middle, as a
-    lidar on the camera sees it. Odometry is that of :class:`Driven`. Raises ValueError for
-    anchors that there are not.
+    lidar on the camera sees it. Odometry is that of :class:`Driven`; ``true-floor`` is the best
+    that any floor can say. Raises ValueError for anchors that there are not.
     """
 
     ways: Sequence[str]
@@ -97,6 +98,8 @@ class Anchored:
         wanted = {kind for way in self.ways for kind in way.split('+')}
         if 'floor' in wanted and around.floor is not None:
             anchors['floor'] = partial(floor_scale, camera=around.camera, floor=around.floor)
+        if 'true-floor' in wanted and around.floor is not None:
+            anchors['true-floor'] = partial(true_floor_scale, around=around)
         if 'scan' in wanted and (self.scan_height_m is None or around.floor is not None):
             points_m = scan_of(around, height_m=self.scan_height_m)
             anchors['scan'] = partial(points_scale, camera=around.camera, points_m=points_m)
@@ -132,6 +135,17 @@ def scan_of(around: Surroundings, *, height_m: float | None) -> np.ndarray:
     points_m = points_m[rng.random(len(points_m)) >= _DROPPED]
     distance_m = np.linalg.norm(points_m, axis=-1, keepdims=True)
     return points_m * (1 + rng.normal(0, _NOISE_M, distance_m.shape) / distance_m)
+
+
+def true_floor_scale(depth_m: np.ndarray, around: Surroundings) -> Measurement:
+    """The scale that is right on the floor, as the true depth (H, W) shows it.
+
+    What it is off by for the picture is how far the depth is bent.
+    """
+    floor = np.abs(height_over_floor_m(around)) < _FLOOR_M
+    if floor.mean() < _LEAST_FLOOR:
+        return Measurement(why_none='too little of the picture is floor')
+    return Measurement(float(np.median(np.log(around.truth_m / depth_m)[floor])), _SURE)
 
 
 def floor_share(around: Surroundings) -> float:
