@@ -13,7 +13,14 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from smoothdino_model import floor_of_pose
 from support.ros_processes import stamp_ns
-from support.still_room import FRAMES, StillRoom, anchored_node, log_error, still_view
+from support.still_room import (
+    FRAMES,
+    StillRoom,
+    anchored_node,
+    log_error,
+    still_view,
+    without_looks,
+)
 from support.transform_stamped import transform
 
 try:
@@ -32,7 +39,8 @@ def view():
 @pytest.fixture(scope='module')
 def node(tmp_path_factory):
     log = tmp_path_factory.mktemp('node') / 'log'
-    with anchored_node(log, scale_anchor='floor') as process:
+    doubtful = without_looks(tmp_path_factory.mktemp('model') / 'doubtful')
+    with anchored_node(log, model=str(doubtful), scale_anchor='floor') as process:
         yield process
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A view of a room that stands still, played to a node, and what comes back of depth and scale."""
 
+import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from sensor_msgs.msg import Image
 
 from smoothdino_model.recordings.frames import Frame
 from smoothdino_model.room.sample_room import NYU_FOCAL, SampleRoom
+from smoothdino_model.weights.floor_looks import FLOOR_LOOKS
+from smoothdino_model.weights.hub import BUNDLED_MODELS
 from support.ros_processes import Observer, Process, depth_m, depth_node
 
 SEED, MOMENT = (
@@ -41,6 +44,14 @@ def anchored_node(log: Path, **settings) -> AbstractContextManager[Process]:
     }
     words = [word for name, value in settings.items() for word in ('-p', f'{name}:={value}')]
     return depth_node(log, *words)
+
+
+def without_looks(folder: Path) -> Path:
+    """The bundled model, which does not know what looks like floor."""
+    shutil.copytree(
+        *(BUNDLED_MODELS['smoothdino-small'], folder), ignore=shutil.ignore_patterns(FLOOR_LOOKS)
+    )
+    return folder
 
 
 def log_error(image: Image, view: Frame) -> float:
