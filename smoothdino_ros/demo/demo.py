@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from smoothdino_ros.demo.own_domain import own_domain
 from smoothdino_ros.fast_dds import profile_environment
 
 UNSEEN_SEED = 1_000_003  # of a room; no training seed is this high
@@ -140,7 +140,7 @@ def _ros_arguments(parameters: dict[str, object]) -> list[str]:
 def private_network() -> dict[str, str]:
     """An environment in which the demo meets no robot and no second demo."""
     private = {
-        'ROS_DOMAIN_ID': str(random.randint(1, 100)),
+        'ROS_DOMAIN_ID': own_domain(),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
     }
     if os.environ.get('ROS_DISTRO') == 'humble':

@@ -3,7 +3,7 @@
 
 import pytest
 
-from support.dds import own_domain
+from smoothdino_ros.demo.own_domain import own_domain
 
 
 @pytest.fixture(scope='module')

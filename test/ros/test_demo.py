@@ -99,6 +99,27 @@ def clip(tmp_path) -> Path:
     return folder
 
 
+def test_no_two_are_in_one_domain_until_one_ends(tmp_path):
+    """Of all there are: what asks beyond is told so, and whoever ends leaves its own to others."""
+    script = """
+from smoothdino_ros.demo.own_domain import DOMAINS, own_domain
+assert {int(own_domain()) for _ in DOMAINS} == set(DOMAINS)
+try:
+    own_domain()
+except RuntimeError as error:
+    print(error)
+"""
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, '-c', script],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, 'TMPDIR': str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert 'all 100 DDS domains are taken' in done.stdout, done.stderr
+
+
 def run_camera(*parameters: str) -> subprocess.CompletedProcess:
     words = [word for parameter in parameters for word in ('-p', parameter)]
     return subprocess.run(

@@ -36,6 +36,8 @@ POSE_WORDS = ' '.join(map(str, POSE))
 class Leaning(StillRoom):
     """Publishes with each image what an IMU beside it will measure at rest at the next."""
 
+    info_readers = 2  # the node, and this
+
     def __init__(self, view, folder) -> None:
         super().__init__(view, folder)
         down = np.array(floor_of_pose(view.world_from_camera).down)

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.dds import own_domain
 from support.made_recordings import PERIOD_NS, START_NS, pictures, write_bag
 
 pytest.importorskip('launch_ros', reason='launch_ros is not installed (it comes with apt)')
@@ -29,6 +28,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from smoothdino_model.pipeline import CameraFrame, DepthPipeline
 from smoothdino_model.room.sample_room import SampleRoom
+from smoothdino_ros.demo.own_domain import own_domain
 from support.discovery import ask
 from support.ros_processes import stamp_ns
 

@@ -37,6 +37,8 @@ LATER_NS = 100_000_000  # than the image
 class Sensors(StillRoom):
     """Publishes what each sensor would see, a little later than each image."""
 
+    info_readers = 2  # the node, and this
+
     def __init__(self, view, folder) -> None:
         super().__init__(view, folder)
         self._points = {name: points_m(view, name) for name in KINDS}

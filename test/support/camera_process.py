@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument('--start-ns', type=int, default=1_000_000_000)
     parser.add_argument('--period-ns', type=int, default=33_333_333)
     parser.add_argument('--focal-px', type=float, default=500.0)
+    parser.add_argument('--info-readers', type=int, default=1, help='of camera_info: waited for')
     parser.add_argument('--laps', type=int, default=1)
     parser.add_argument('--answer-within-s', type=float, default=60.0)
     parser.add_argument('--compressed', action='store_true')
@@ -54,9 +55,13 @@ def main() -> int:
         return condition()
 
     if not wait_for(
-        lambda: images.get_subscription_count() and infos.get_subscription_count(), 60.0
+        lambda: (
+            images.get_subscription_count()
+            and infos.get_subscription_count() >= options.info_readers
+        ),
+        60.0,
     ):
-        print('nobody subscribes to the camera', file=sys.stderr)
+        print('too few subscribe to the camera', file=sys.stderr)
         return 1
     wait_until_known(node)
 

@@ -61,6 +61,8 @@ def log_error(image: Image, view: Frame) -> float:
 class StillRoom(Observer):
     """Plays the view on and on, and sees depth, its scale and what is told of the camera."""
 
+    info_readers = 1  # of the camera's camera_info, which is new in each play: the node
+
     def __init__(self, view: Frame, folder: Path) -> None:
         super().__init__()
         self.scales: list[Vector3Stamped] = []
@@ -73,7 +75,8 @@ class StillRoom(Observer):
         self.scales.clear()
         start = ('--start-ns', str(self.stamp_ns), '--period-ns', str(PERIOD_NS))
         log = self._folder / f'camera_{self.stamp_ns}'
-        self.play(log, str(self._frames), '--focal-px', str(FOCAL_PX), *start)
+        readers = ('--info-readers', str(self.info_readers))
+        self.play(log, str(self._frames), '--focal-px', str(FOCAL_PX), *start, *readers)
         self.stamp_ns += FRAMES * PERIOD_NS
 
     def camera(self) -> DiagnosticStatus:

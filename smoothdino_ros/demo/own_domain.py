@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DDS domains of one's own: tests that run at the same time must not hear each other."""
+"""DDS domains of one's own: demos, benchmarks and tests at once must not hear each other."""
+
+from __future__ import annotations
 
 import fcntl
+import os
 import random
 import tempfile
 from pathlib import Path
@@ -12,8 +15,11 @@ _held: list[IO] = []  # for as long as this process lives
 
 
 def own_domain() -> str:
-    """A ROS_DOMAIN_ID that no other test process on this machine has until this one ends."""
-    folder = Path(tempfile.gettempdir()) / 'smoothdino_ros_domains'
+    """Give a ROS_DOMAIN_ID that no other process of this user asks for here until this one ends.
+
+    Raises RuntimeError where all are taken.
+    """
+    folder = Path(tempfile.gettempdir()) / f'smoothdino_ros_domains_{os.getuid()}'
     folder.mkdir(exist_ok=True)
     for domain in random.sample(DOMAINS, len(DOMAINS)):
         lock = (folder / str(domain)).open('w')
@@ -24,4 +30,4 @@ def own_domain() -> str:
             continue
         _held.append(lock)
         return str(domain)
-    raise RuntimeError(f'all {len(DOMAINS)} DDS domains are taken: are old test processes alive?')
+    raise RuntimeError(f'all {len(DOMAINS)} DDS domains are taken: are old processes alive?')
