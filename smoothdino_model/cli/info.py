@@ -68,6 +68,8 @@ def _tell_parts(name: str | None, adapter: str | None) -> None:
         f'{camera.width}x{camera.height}'
     )
     print(f'adapter         {_adapter_line(model)}')
+    looks = 'known' if model.floor_looks else 'not known of this model at this input height'
+    print(f'looks of floor  {looks}')
 
 
 def _millions(*parts: nn.Module) -> str:

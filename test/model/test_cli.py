@@ -265,9 +265,11 @@ def test_info_of_a_model_names_its_parts_and_whether_they_belong_together(
     assert bundled['input'].startswith('294x224 ')
     assert '518.86 px at 640x480' in bundled['metric for']
     assert 'mean over the current and the last 2 frames' in bundled['adapter']
+    assert bundled['looks of floor'] == 'known'
 
     own = parts('--model', tiny_model_dir)
     assert own['adapter'].endswith('trained on this encoder')
+    assert own['looks of floor'].startswith('not known')
     model = load_model(tiny_model_dir)
     for value in model.backbone.network.backbone.parameters():
         value.data += 0.1 * value.std() * torch.randn_like(value)
