@@ -68,8 +68,7 @@ class WindowStream(Dataset):
             changed = augmented(window, rng, least_crop=least_crop, aspect=width / height)
             if np.isfinite(changed.depth_m).any(axis=(1, 2)).all():  # the crop left some truth
                 window = changed
-        window = window.of_shape(*self.size).at_trained_focal().resized(*self.size)
-        return _tensors(window)
+        return _tensors(window, self.size)
 
     def _clip_window(
         self, turn: int, rng: np.random.Generator
@@ -153,11 +152,12 @@ class ValidationWindows(Dataset):
             windows = self.clips[source - (self.room is not None)]
             evenly = (2 * number + 1) * len(windows) // (2 * self.each)
             window = windows.window(evenly, np.random.default_rng(index))
-        window = window.of_shape(*self.size).at_trained_focal().resized(*self.size)
-        return {**_tensors(window), 'source': torch.tensor(source)}
+        return {**_tensors(window, self.size), 'source': torch.tensor(source)}
 
 
-def _tensors(window: Window) -> dict[str, Tensor]:
+def _tensors(window: Window, size: tuple[int, int]) -> dict[str, Tensor]:
+    """What a batch holds of a window: of this size, as seen at the trained focal length."""
+    window = window.of_shape(*size).at_trained_focal().resized(*size)
     return {
         'rgb': torch.from_numpy(np.ascontiguousarray(window.rgb)),
         'depth_m': torch.from_numpy(window.depth_m),
